@@ -1,0 +1,1 @@
+//! Reads checkpoints in every published format and merges them into one bundle.

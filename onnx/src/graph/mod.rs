@@ -1,0 +1,1 @@
+//! A small graph representation: builder, shapes, reverse-mode gradient, lowerings, ONNX protobuf.

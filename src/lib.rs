@@ -1,0 +1,9 @@
+//! Motion cloning: a new clip that moves like the one you give it.
+#![warn(missing_docs)]
+
+pub mod error;
+pub mod frames;
+pub mod settings;
+
+pub use error::{Error, Result};
+pub use motionclone_onnx as onnx;
