@@ -3,6 +3,8 @@
 
 pub mod error;
 pub mod frames;
+pub mod random;
+pub mod schedule;
 pub mod settings;
 
 pub use error::{Error, Result};
