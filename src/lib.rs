@@ -6,6 +6,7 @@ pub mod frames;
 pub mod random;
 pub mod schedule;
 pub mod settings;
+pub mod text;
 
 pub use error::{Error, Result};
 pub use motionclone_onnx as onnx;
