@@ -3,6 +3,7 @@
 
 pub mod error;
 pub mod frames;
+pub mod guidance;
 pub mod motion;
 pub mod random;
 pub mod schedule;
