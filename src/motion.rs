@@ -91,7 +91,7 @@ impl SparseAttention {
     /// Says what is wrong with data that came from elsewhere.
     fn check(&self) -> Result<(), String> {
         let Self { frames, k, .. } = *self;
-        if frames < 2 || frames > MAX_FRAMES || k == 0 || k > frames || self.positions == 0 || self.heads == 0 {
+        if !(2..=MAX_FRAMES).contains(&frames) || k == 0 || k > frames || self.positions == 0 || self.heads == 0 {
             return Err(format!("has the impossible shape {:?} (positions, heads, frames, k)", self.shape()));
         }
         if count(&self.shape()) != Some(self.values.len()) || self.indices.len() != self.values.len() {
