@@ -1,5 +1,15 @@
 //! Frames of 8-bit colour: what clips and images become before the model sees them, and what comes out.
 
+use std::path::Path;
+
+use image::imageops::{self, FilterType};
+use image::{DynamicImage, ImageDecoder, ImageReader, Limits, RgbImage};
+
+use crate::error::{Error, Result};
+
+/// An image wider or higher than this is refused, so that a small file cannot claim all memory.
+const MAX_SIDE: u32 = 16384;
+
 /// Frames of interleaved 8-bit RGB, rows from the top, without padding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frames {
@@ -12,6 +22,30 @@ pub struct Frames {
 }
 
 impl Frames {
+    /// Reads one image file (PNG, JPEG, WebP, GIF, BMP or TIFF), turned upright; transparency is dropped.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is no image, or has a side above 16384 pixels.
+    pub fn open_image(path: &Path) -> Result<Self> {
+        let bad = |e: image::ImageError| match e {
+            image::ImageError::IoError(e) => Error::io(path, e),
+            e => Error::input(format!("not an image that can be read: {e}")).with_path(path),
+        };
+        let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
+        let mut reader =
+            ImageReader::new(std::io::BufReader::new(file)).with_guessed_format().map_err(|e| Error::io(path, e))?;
+        let mut limits = Limits::default();
+        limits.max_image_width = Some(MAX_SIDE);
+        limits.max_image_height = Some(MAX_SIDE);
+        reader.limits(limits);
+        let mut decoder = reader.into_decoder().map_err(bad)?;
+        let orientation = decoder.orientation().map_err(bad)?;
+        let mut image = DynamicImage::from_decoder(decoder).map_err(bad)?;
+        image.apply_orientation(orientation);
+        let image = image.into_rgb8();
+        Ok(Self { width: image.width() as usize, height: image.height() as usize, data: image.into_raw() })
+    }
+
     /// Bytes of one frame.
     pub fn frame_len(&self) -> usize {
         self.width * self.height * 3
@@ -28,5 +62,153 @@ impl Frames {
     /// When `index` is not below [`Frames::count`].
     pub fn frame(&self, index: usize) -> &[u8] {
         &self.data[index * self.frame_len()..(index + 1) * self.frame_len()]
+    }
+
+    /// Every frame's bytes, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        self.data.chunks_exact(self.frame_len().max(1))
+    }
+
+    /// Bilinear resizing without antialiasing, the corner pixels' centres kept in place: how the reference reads clips
+    /// (`torch.nn.functional.interpolate(mode="bilinear", align_corners=True)`, then rounded to 8 bit).
+    pub fn resize_align_corners(&self, width: usize, height: usize) -> Self {
+        let (columns, rows) = (taps(self.width, width), taps(self.height, height));
+        let mut data = Vec::with_capacity(self.count() * width * height * 3);
+        for frame in self.iter() {
+            for row in &rows {
+                let above = &frame[row.first * self.width * 3..][..self.width * 3];
+                let below = &frame[row.second * self.width * 3..][..self.width * 3];
+                for column in &columns {
+                    for channel in 0..3 {
+                        let (left, right) = (column.first * 3 + channel, column.second * 3 + channel);
+                        let top = column.mix(above[left], above[right]);
+                        let bottom = column.mix(below[left], below[right]);
+                        data.push((top * (1.0 - row.weight) + bottom * row.weight).round_ties_even() as u8);
+                    }
+                }
+            }
+        }
+        Self { width, height, data }
+    }
+
+    /// Bilinear resizing with antialiasing, as PIL does it: how the reference reads condition images.
+    pub fn resize_antialiased(&self, width: usize, height: usize) -> Self {
+        if (self.width, self.height) == (width, height) {
+            return self.clone();
+        }
+        let mut data = Vec::with_capacity(self.count() * width * height * 3);
+        for frame in self.iter() {
+            let image = RgbImage::from_raw(self.width as u32, self.height as u32, frame.to_vec())
+                .expect("a frame has width · height · 3 bytes");
+            data.extend(imageops::resize(&image, width as u32, height as u32, FilterType::Triangle).into_raw());
+        }
+        Self { width, height, data }
+    }
+}
+
+/// Which of a clip's `count` frames stand for it: `frames` of them, evenly from the first to the last, as numpy's
+/// `linspace(0, count - 1, frames)` truncated to integers. A clip shorter than that repeats frames.
+pub fn sample_indices(count: usize, frames: usize) -> Vec<usize> {
+    let last = count.saturating_sub(1);
+    // numpy multiplies a float64 step and sets the last value exactly; truncation makes the difference visible.
+    let step = last as f64 / frames.saturating_sub(1).max(1) as f64;
+    (0..frames).map(|i| if i > 0 && i + 1 == frames { last } else { (i as f64 * step) as usize }).collect()
+}
+
+/// The two source positions that one target position is mixed from.
+struct Tap {
+    first: usize,
+    second: usize,
+    /// Share of the second.
+    weight: f32,
+}
+
+impl Tap {
+    fn mix(&self, first: u8, second: u8) -> f32 {
+        f32::from(first) * (1.0 - self.weight) + f32::from(second) * self.weight
+    }
+}
+
+/// Source positions along one side, the first and last pixels' centres kept in place.
+fn taps(source: usize, target: usize) -> Vec<Tap> {
+    let last = source.saturating_sub(1);
+    let scale = if target > 1 { last as f32 / (target - 1) as f32 } else { 0.0 };
+    (0..target)
+        .map(|i| {
+            let position = i as f32 * scale;
+            let first = (position as usize).min(last);
+            Tap { first, second: (first + 1).min(last), weight: position - first as f32 }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One grey frame from its rows.
+    fn grey(rows: &[&[u8]]) -> Frames {
+        let data = rows.iter().flat_map(|row| row.iter().flat_map(|v| [*v; 3])).collect();
+        Frames { width: rows[0].len(), height: rows.len(), data }
+    }
+
+    #[test]
+    fn sampled_frames_span_the_clip() {
+        // (frames in the clip, frames wanted, numpy.linspace(0, n - 1, F).astype(int))
+        let table: [(usize, usize, &[usize]); 6] = [
+            (16, 16, &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]),
+            (60, 8, &[0, 8, 16, 25, 33, 42, 50, 59]),
+            (3, 5, &[0, 0, 1, 1, 2]),
+            (1, 4, &[0, 0, 0, 0]),
+            (9, 2, &[0, 8]),
+            (9, 1, &[0]),
+        ];
+        for (count, frames, expected) in table {
+            assert_eq!(sample_indices(count, frames), expected, "{count} frames, {frames} wanted");
+        }
+        assert!(sample_indices(5, 0).is_empty());
+    }
+
+    #[test]
+    fn corners_stay_in_place() {
+        let source = grey(&[&[0, 100], &[200, 40]]);
+        let expected = grey(&[&[0, 50, 100], &[100, 85, 70], &[200, 120, 40]]);
+        assert_eq!(source.resize_align_corners(3, 3), expected);
+        assert_eq!(source.resize_align_corners(2, 2), source);
+        // Without antialiasing, halving four pixels to two keeps the outer ones.
+        assert_eq!(grey(&[&[10, 200, 200, 30]]).resize_align_corners(2, 1), grey(&[&[10, 30]]));
+        assert_eq!(grey(&[&[10, 200]]).resize_align_corners(1, 1), grey(&[&[10]]));
+        // 0.5 and 1.5 round to even.
+        assert_eq!(grey(&[&[0, 1, 2]]).resize_align_corners(5, 1), grey(&[&[0, 0, 1, 2, 2]]));
+    }
+
+    #[test]
+    fn antialiasing_averages() {
+        // PIL: Image.fromarray([0, 0, 255, 255, 0, 0, 255, 255]).resize((4, 1), BILINEAR).
+        let source = grey(&[&[0, 0, 255, 255, 0, 0, 255, 255]]);
+        let result = source.resize_antialiased(4, 1);
+        for (got, expected) in result.data.chunks_exact(3).zip([36, 191, 64, 219]) {
+            assert!(got[0].abs_diff(expected) <= 1, "{got:?}, expected {expected}");
+        }
+    }
+
+    #[test]
+    fn every_frame_is_resized_alone() {
+        let mut clip = grey(&[&[0, 0]]);
+        clip.data.extend([90; 6]);
+        let resized = clip.resize_align_corners(4, 2);
+        assert_eq!(resized.count(), 2);
+        assert!(resized.frame(0).iter().all(|v| *v == 0) && resized.frame(1).iter().all(|v| *v == 90));
+    }
+
+    #[test]
+    fn an_image_that_is_none_names_its_file() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("picture.png");
+        std::fs::write(&path, "text").expect("a written file");
+        let error = Frames::open_image(&path).expect_err("text is no image");
+        assert!(error.is_input() && error.to_string().contains("picture.png: not an image"), "{error}");
+        let error = Frames::open_image(&folder.path().join("none.png")).expect_err("no such file");
+        assert!(error.is_input() && error.to_string().ends_with("no such file or folder"), "{error}");
     }
 }

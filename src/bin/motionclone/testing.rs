@@ -1,0 +1,43 @@
+//! What the tests of this program share.
+
+use std::path::PathBuf;
+
+use motionclone::frames::Frames;
+
+/// A clip with soft, moving, coloured bars and a little texture, so that no encoder can make it vanish.
+pub fn moving_bars(count: usize, width: usize, height: usize) -> Frames {
+    let mut data = Vec::with_capacity(count * width * height * 3);
+    let wave = |value: f64| (127.5 + 90.0 * value.sin()) as u8;
+    for t in 0..count {
+        for y in 0..height {
+            for x in 0..width {
+                let (x, y, t) = (x as f64, y as f64, t as f64);
+                let texture = ((x * 12.9898 + y * 78.233 + t * 37.719).sin() * 43758.5453).fract().abs() * 12.0;
+                data.extend([wave(x / 9.0 - t / 2.0), wave(y / 7.0 + t / 3.0), wave((x + y) / 11.0)]);
+                let last = data.len() - 3;
+                data[last..].iter_mut().for_each(|v| *v = v.saturating_add(texture as u8));
+            }
+        }
+    }
+    Frames { width, height, data }
+}
+
+/// Mean absolute difference of all samples.
+pub fn difference(a: &Frames, b: &Frames) -> f64 {
+    assert_eq!((a.width, a.height, a.count()), (b.width, b.height, b.count()));
+    a.data.iter().zip(&b.data).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / a.data.len() as f64
+}
+
+/// The folder of third-party clips that some tests compare with, or a printed reason why they are skipped.
+pub fn clips() -> Option<PathBuf> {
+    let folder = std::env::var_os("MOTIONCLONE_CLIPS").map(PathBuf::from);
+    if folder.is_none() {
+        println!("skipped: MOTIONCLONE_CLIPS names no folder of reference clips");
+    }
+    folder
+}
+
+/// A file of the recorded truth.
+pub fn golden(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
