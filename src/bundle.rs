@@ -70,7 +70,9 @@ impl Bundle {
     /// When a file is missing or not valid.
     pub fn open(folder: &Path) -> Result<Self> {
         if !folder.is_dir() {
-            return Err(Error::input("no bundle there; a bundle is a folder that `motionclone import` makes").with_path(folder));
+            return Err(
+                Error::input("no bundle there; a bundle is a folder that `motionclone import` makes").with_path(folder)
+            );
         }
         let manifest = Manifest::read(folder)?;
         let weights = WeightIndex::open(&folder.join(WEIGHTS_FILE))?;

@@ -22,7 +22,10 @@ pub fn condition(images: &ArrayD<f32>, places: &[usize], frames: usize) -> Resul
     let mut condition = ArrayD::zeros(IxDyn(&[1, channels + 1, frames, height, width]));
     for (image, place) in images.axis_iter(Axis(0)).zip(places) {
         if *place >= frames {
-            return Err(Error::input(format!("condition image at frame {place}: the clip has frames 0 to {}", frames - 1)));
+            return Err(Error::input(format!(
+                "condition image at frame {place}: the clip has frames 0 to {}",
+                frames - 1
+            )));
         }
         condition.slice_mut(s![0, ..channels, *place, .., ..]).assign(&image);
         condition.slice_mut(s![0, channels, *place, .., ..]).fill(1.0);
@@ -53,7 +56,13 @@ impl Conditioning {
     ///
     /// # Errors
     /// When the network fails or the run is cancelled.
-    pub fn residuals(&self, network: &mut Network, timestep: &DynValue, text: &DynValue, cancel: &Cancel) -> Result<Residuals> {
+    pub fn residuals(
+        &self,
+        network: &mut Network,
+        timestep: &DynValue,
+        text: &DynValue,
+        cancel: &Cancel,
+    ) -> Result<Residuals> {
         let inputs = [
             ("timestep", Input::Value(timestep)),
             ("text_embeddings", Input::Value(text)),

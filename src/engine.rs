@@ -47,7 +47,8 @@ impl Engine {
             Device::Cpu => "CPU".to_string(),
             Device::Cuda(number) => {
                 run.cuda = Some(number);
-                probe(runtime, &run).map_err(|e| Error::input(format!("CUDA device {number} does not work here: {e}")))?;
+                probe(runtime, &run)
+                    .map_err(|e| Error::input(format!("CUDA device {number} does not work here: {e}")))?;
                 format!("CUDA device {number}")
             }
             Device::Auto => {

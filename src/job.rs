@@ -82,7 +82,7 @@ impl Engine {
         check_clip(clip, settings)?;
         let latents = self.encode(&vae::pixels(clip), settings, watch, cancel)?;
         let pixels = settings.control.as_ref().map(|_| vae::unit_pixels(clip));
-        let hash = onnx_hash(&clip.data);
+        let hash = hash(&clip.data);
         self.extract_latents(&latents, pixels.as_ref(), settings, &hash, watch, cancel)
     }
 
@@ -167,7 +167,13 @@ impl Engine {
     ///
     /// # Errors
     /// When the settings or the motion do not fit the model, a network fails, or the run is cancelled.
-    pub fn clone_motion(&mut self, motion: &Motion, settings: &Settings, watch: Watch, cancel: &Cancel) -> Result<Frames> {
+    pub fn clone_motion(
+        &mut self,
+        motion: &Motion,
+        settings: &Settings,
+        watch: Watch,
+        cancel: &Cancel,
+    ) -> Result<Frames> {
         settings.check(self.manifest())?;
         motion.check(self.manifest(), settings)?;
         let images = self.control_images(settings, watch, cancel)?;
@@ -216,7 +222,14 @@ impl Engine {
             latents = step.latents;
             let seconds_left = Some(clock.seconds_left(index));
             let step = index + 1;
-            watch(Event::Progress(Progress { stage: Stage::Denoise, step, total: settings.steps, loss, seconds_left, preview }));
+            watch(Event::Progress(Progress {
+                stage: Stage::Denoise,
+                step,
+                total: settings.steps,
+                loss,
+                seconds_left,
+                preview,
+            }));
         }
         Ok(latents)
     }
@@ -257,11 +270,16 @@ impl Engine {
     ///
     /// # Errors
     /// When an image cannot be resized, the VAE fails, or the run is cancelled.
-    pub fn control_images(&mut self, settings: &Settings, watch: Watch, cancel: &Cancel) -> Result<Option<ArrayD<f32>>> {
+    pub fn control_images(
+        &mut self,
+        settings: &Settings,
+        watch: Watch,
+        cancel: &Cancel,
+    ) -> Result<Option<ArrayD<f32>>> {
         let Some(control) = &settings.control else { return Ok(None) };
         let mut data = Vec::new();
         for (image, _) in &control.images {
-            data.extend(image.resize_condition(settings.width, settings.height)?.data);
+            data.extend(image.resize_antialiased(settings.width, settings.height).data);
         }
         let images = Frames { width: settings.width, height: settings.height, data };
         match control.kind {
@@ -274,10 +292,17 @@ impl Engine {
     ///
     /// # Errors
     /// When the network fails or the run is cancelled.
-    pub fn encode(&mut self, pixels: &ArrayD<f32>, settings: &Settings, watch: Watch, cancel: &Cancel) -> Result<ArrayD<f32>> {
+    pub fn encode(
+        &mut self,
+        pixels: &ArrayD<f32>,
+        settings: &Settings,
+        watch: Watch,
+        cancel: &Cancel,
+    ) -> Result<ArrayD<f32>> {
         let shape = self.vae_shape(settings);
         let count = pixels.shape()[0];
-        let noise = CpuGenerator::new(POSTERIOR_SEED).randn(count * self.manifest().vae.latent_channels * shape.height * shape.width);
+        let noise = CpuGenerator::new(POSTERIOR_SEED)
+            .randn(count * self.manifest().vae.latent_channels * shape.height * shape.width);
         self.encode_with(pixels, &noise, settings, watch, cancel)
     }
 
@@ -305,7 +330,13 @@ impl Engine {
     ///
     /// # Errors
     /// When the network fails or the run is cancelled.
-    pub fn decode(&mut self, latents: &ArrayD<f32>, settings: &Settings, watch: Watch, cancel: &Cancel) -> Result<ArrayD<f32>> {
+    pub fn decode(
+        &mut self,
+        latents: &ArrayD<f32>,
+        settings: &Settings,
+        watch: Watch,
+        cancel: &Cancel,
+    ) -> Result<ArrayD<f32>> {
         let config = self.manifest().vae.clone();
         let key = NetworkKey::VaeDecoder(self.vae_shape(settings));
         let count = latents.shape()[2];
@@ -335,7 +366,7 @@ fn initial_latents(seed: u64, shape: &[usize]) -> Result<ArrayD<f32>> {
     ArrayD::from_shape_vec(IxDyn(shape), noise).map_err(|e| Error::failure(format!("initial latents: {e}")))
 }
 
-fn onnx_hash(data: &[u8]) -> String {
+fn hash(data: &[u8]) -> String {
     blake3::hash(data).to_hex().to_string()
 }
 

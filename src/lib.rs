@@ -27,8 +27,3 @@ pub mod vae;
 pub use engine::{Engine, EngineOptions};
 pub use error::{Error, Result};
 pub use motionclone_onnx as onnx;
-
-/// The folder of the file that holds this code: of the shared library in a host program, of the program otherwise.
-pub(crate) fn library_folder() -> Option<std::path::PathBuf> {
-    std::env::current_exe().ok().and_then(|p| p.parent().map(std::path::Path::to_path_buf))
-}

@@ -9,7 +9,8 @@ use std::io::Write;
 use std::path::Path;
 
 use motionclone_onnx::manifest::Manifest;
-use motionclone_onnx::model::config::{ControlKind, UnetConfig};
+use motionclone_onnx::model::config::ControlKind;
+use motionclone_onnx::model::unet3d;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
@@ -395,58 +396,10 @@ pub fn guided_maps(
     width: usize,
     height: usize,
 ) -> Result<BTreeMap<String, [usize; 2]>> {
-    let unet = &manifest.unet;
-    let motion = unet.motion.as_ref().ok_or_else(|| Error::input("this model has no motion modules"))?;
-    if blocks.is_empty() {
-        return Err(Error::input("no guided block is named; the published one is up_blocks.1"));
-    }
-    let mut maps = BTreeMap::new();
-    for block in blocks {
-        let (level, modules) = motion_block(unet, block).ok_or_else(|| {
-            Error::input(format!(
-                "block {block:?}: this model has motion modules in {}",
-                motion_blocks(unet).join(", ")
-            ))
-        })?;
-        // Each level halves the latents, a strided convolution rounding up.
-        let side = |pixels: usize| (pixels / manifest.vae.downscale()).div_ceil(1 << level);
-        let positions = side(width) * side(height);
-        for module in 0..modules {
-            for transformer in 0..motion.transformer_blocks {
-                for attention in 0..motion.attention_blocks {
-                    let name = format!(
-                        "{block}.motion_modules.{module}.temporal_transformer.transformer_blocks.{transformer}.\
-                         attention_blocks.{attention}"
-                    );
-                    maps.insert(name, [positions, motion.heads]);
-                }
-            }
-        }
-    }
-    Ok(maps)
-}
-
-/// Names of the down and up blocks with motion modules.
-fn motion_blocks(unet: &UnetConfig) -> Vec<String> {
-    let levels = unet.block_out_channels.len();
-    let names =
-        ["down_blocks", "up_blocks"].into_iter().flat_map(|side| (0..levels).map(move |n| format!("{side}.{n}")));
-    names.filter(|name| motion_block(unet, name).is_some()).collect()
-}
-
-/// A block's level (0 is the finest) and how many motion modules it has; `None` when it has none.
-fn motion_block(unet: &UnetConfig, name: &str) -> Option<(usize, usize)> {
-    let (side, number) = name.split_once('.')?;
-    let number: usize = number.parse().ok()?;
-    let levels = unet.block_out_channels.len();
-    let (level, modules) = match side {
-        "down_blocks" => (number, unet.layers_per_block),
-        "up_blocks" => (levels.checked_sub(number)?.checked_sub(1)?, unet.layers_per_block + 1),
-        _ => return None,
-    };
-    // The name must be the plain one, since it is part of the modules' names ("up_blocks.01" is none).
-    let plain = name == format!("{side}.{number}");
-    (plain && *unet.motion.as_ref()?.levels.get(level)?).then_some((level, modules))
+    let unit = manifest.vae.downscale();
+    let heads = manifest.unet.motion.as_ref().map_or(0, |motion| motion.heads);
+    let modules = unet3d::guided_modules(&manifest.unet, blocks, height / unit, width / unit)?;
+    Ok(modules.into_iter().map(|(name, positions)| (name, [positions, heads])).collect())
 }
 
 #[cfg(test)]

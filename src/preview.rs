@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::frames::Frames;
 use crate::random::CpuGenerator;
-use crate::session::{Cancel, Input};
+use crate::session::Cancel;
 use crate::settings::Settings;
 use crate::vae;
 
@@ -20,12 +20,14 @@ const IMAGES: usize = 4;
 /// Frames at latent size from latents `[1, 4, frames, h, w]`.
 pub fn preview(map: &PreviewMap, latents: &ArrayD<f32>) -> Frames {
     let latents = latents.index_axis(Axis(0), 0);
-    let (channels, frames, height, width) = (latents.shape()[0], latents.shape()[1], latents.shape()[2], latents.shape()[3]);
+    let (channels, frames, height, width) =
+        (latents.shape()[0], latents.shape()[1], latents.shape()[2], latents.shape()[3]);
     let mut data = Vec::with_capacity(frames * height * width * 3);
     for at in 0..frames * height * width {
         let (frame, y, x) = (at / (height * width), at / width % height, at % width);
         for (row, bias) in map.matrix.iter().zip(&map.bias).take(3) {
-            let colour = row.iter().take(channels).enumerate().map(|(c, w)| w * latents[[c, frame, y, x]]).sum::<f32>() + bias;
+            let colour =
+                row.iter().take(channels).enumerate().map(|(c, w)| w * latents[[c, frame, y, x]]).sum::<f32>() + bias;
             data.push((colour.clamp(0.0, 1.0) * 255.0).round() as u8);
         }
     }
@@ -40,7 +42,11 @@ pub fn preview(map: &PreviewMap, latents: &ArrayD<f32>) -> Frames {
 pub fn fit(engine: &mut Engine) -> Result<PreviewMap> {
     let config = engine.manifest().vae.clone();
     let factor = config.downscale();
-    let settings = Settings { width: SIDE * factor / 8, height: SIDE * factor / 8, ..Settings::new(&engine.manifest().defaults, "") };
+    let settings = Settings {
+        width: SIDE * factor / 8,
+        height: SIDE * factor / 8,
+        ..Settings::new(&engine.manifest().defaults, "")
+    };
     let images = drawn_images(settings.width, settings.height);
     let key = NetworkKey::VaeEncoder(engine.vae_shape(&settings));
     let pixels = vae::pixels(&images);
@@ -53,10 +59,8 @@ pub fn fit(engine: &mut Engine) -> Result<PreviewMap> {
     let mut samples = Vec::new();
     for image in 0..IMAGES {
         for (y, x) in (0..rows).flat_map(|y| (0..columns).map(move |x| (y, x))) {
-            let input: Vec<f64> = (0..config.latent_channels)
-                .map(|c| f64::from(latents[[image, c, y, x]]))
-                .chain([1.0])
-                .collect();
+            let input: Vec<f64> =
+                (0..config.latent_channels).map(|c| f64::from(latents[[image, c, y, x]])).chain([1.0]).collect();
             let mut colour = [0.0; 3];
             for (dy, dx) in (0..factor).flat_map(|dy| (0..factor).map(move |dx| (dy, dx))) {
                 for (c, sum) in colour.iter_mut().enumerate() {

@@ -93,8 +93,8 @@ const LIBRARY_NAMES: &[&str] = &["libonnxruntime.dylib"];
 const LIBRARY_NAMES: &[&str] = &["libonnxruntime.so", "libonnxruntime.so.1"];
 
 impl Runtime {
-    /// Loads ONNX Runtime once for the process, from `library`, or the file named by [`LIBRARY_VARIABLE`], or the folder
-    /// of this library or of the program. The host's search path is never used.
+    /// Loads ONNX Runtime once for the process, from `library`, or the file named by [`LIBRARY_VARIABLE`], or the program's
+    /// folder. The host's search path is never used.
     ///
     /// # Errors
     /// When no library is found, it cannot be loaded, or it is too old.
@@ -107,7 +107,8 @@ impl Runtime {
             return Ok(runtime);
         }
         let library = find_library(library)?;
-        let failed = |e: &dyn std::fmt::Display| Error::input(format!("cannot load ONNX Runtime: {e}")).with_path(&library);
+        let failed =
+            |e: &dyn std::fmt::Display| Error::input(format!("cannot load ONNX Runtime: {e}")).with_path(&library);
         let environment = ort::init_from(&library)
             .map_err(|e| failed(&e))?
             .with_name("motionclone")
@@ -137,23 +138,16 @@ fn find_library(given: Option<&Path>) -> Result<PathBuf> {
         }
         return absolute(&path);
     }
-    let folders: Vec<PathBuf> = [crate::library_folder(), std::env::current_exe().ok().and_then(|p| p.parent().map(Path::to_path_buf))]
-        .into_iter()
-        .flatten()
-        .collect();
-    for folder in &folders {
-        for name in LIBRARY_NAMES {
-            let path = folder.join(name);
-            if path.is_file() {
-                return absolute(&path);
-            }
-        }
+    let program =
+        std::env::current_exe().map_err(|e| Error::failure(format!("cannot tell where the program lies: {e}")))?;
+    let folder = program.parent().unwrap_or(Path::new("/"));
+    if let Some(path) = LIBRARY_NAMES.iter().map(|name| folder.join(name)).find(|path| path.is_file()) {
+        return Ok(path);
     }
-    let places: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
     Err(Error::input(format!(
-        "no ONNX Runtime: put {} beside the program, or name it in {LIBRARY_VARIABLE}; looked in {}",
+        "no ONNX Runtime: put {} beside the program, in {}, or name it in {LIBRARY_VARIABLE}",
         LIBRARY_NAMES[0],
-        places.join(", ")
+        folder.display()
     )))
 }
 
@@ -222,7 +216,11 @@ impl Network {
     pub fn run(&mut self, inputs: &[(&str, Input)], cancel: &Cancel) -> Result<Outputs> {
         let name = self.name.clone();
         let failed = |e: ort::Error| {
-            if cancel.is_cancelled() { Error::cancelled() } else { Error::failure(format!("running the {name} network: {e}")) }
+            if cancel.is_cancelled() {
+                Error::cancelled()
+            } else {
+                Error::failure(format!("running the {name} network: {e}"))
+            }
         };
         let options = Arc::new(RunOptions::new().map_err(failed)?);
         let mut values: Vec<(&str, SessionInputValue)> = Vec::with_capacity(inputs.len());

@@ -22,7 +22,8 @@ pub fn unit_pixels(frames: &Frames) -> ArrayD<f32> {
 }
 
 fn channels_first(shape: [usize; 4], values: Vec<f32>) -> ArrayD<f32> {
-    let interleaved = ArrayD::from_shape_vec(IxDyn(&shape), values).unwrap_or_else(|_| ArrayD::zeros(IxDyn(&[0, 0, 0, 3])));
+    let interleaved =
+        ArrayD::from_shape_vec(IxDyn(&shape), values).unwrap_or_else(|_| ArrayD::zeros(IxDyn(&[0, 0, 0, 3])));
     interleaved.permuted_axes(IxDyn(&[0, 3, 1, 2])).as_standard_layout().into_owned()
 }
 
@@ -45,7 +46,9 @@ pub fn encode(
         let moments = network.run(&[("image", Input::Array(&image))], cancel)?.array("moments")?;
         let half = moments.len() / 2;
         let moments = moments.as_slice().ok_or_else(|| Error::failure("the VAE's moments are not contiguous"))?;
-        let draw = noise.get(index * half..(index + 1) * half).ok_or_else(|| Error::failure("too little noise for the VAE"))?;
+        let draw = noise
+            .get(index * half..(index + 1) * half)
+            .ok_or_else(|| Error::failure("too little noise for the VAE"))?;
         let (mean, log_variance) = moments.split_at(half);
         latents.extend(mean.iter().zip(log_variance).zip(draw).map(|((mean, log_variance), draw)| {
             let deviation = (0.5 * log_variance.clamp(-30.0, 20.0)).exp();
@@ -81,7 +84,7 @@ pub fn decode(
         let latent = latents.index_axis(Axis(2), frame).as_standard_layout().into_owned();
         let image = network.run(&[("latents", Input::Array(&latent))], cancel)?.array("image")?;
         let image = image.mapv(|v| (v / 2.0 + 0.5).clamp(0.0, 1.0));
-        video.slice_mut(s![.., .., frame, .., ..]).assign(&image.into_dimensionality().map_err(|e| Error::failure(format!("decoded image: {e}")))?);
+        video.slice_mut(s![.., .., frame, .., ..]).assign(&image.index_axis(Axis(0), 0));
         done(frame + 1);
     }
     Ok(video.into_dyn())

@@ -101,30 +101,35 @@ pub fn guided(weights: &WeightIndex, config: &UnetConfig, shape: &UnetShape, blo
     Ok(unet.g)
 }
 
-/// Names of the guided attention maps of some blocks, in the order of [`guided`]'s inputs.
+/// The guided attention maps of some blocks: each module's path with its number of latent positions.
 ///
 /// # Errors
 /// When a block is not one with motion modules.
-pub fn guided_modules(config: &UnetConfig, blocks: &[String]) -> Result<Vec<String>> {
+pub fn guided_modules(
+    config: &UnetConfig,
+    blocks: &[String],
+    height: usize,
+    width: usize,
+) -> Result<Vec<(String, usize)>> {
     let motion = config.motion.as_ref().ok_or_else(|| Error::input("this model has no motion modules"))?;
     let known = guidable_blocks(config);
-    let unknown =
-        |name: &String| Error::input(format!("no block '{name}' with motion modules; there are {}", known.join(", ")));
+    let names = || known.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
     if blocks.is_empty() {
-        return Err(Error::input(format!("no block to guide; name at least one of {}", known.join(", "))));
+        return Err(Error::input(format!("no block to guide; name at least one of {}", names())));
     }
-    if let Some(name) = blocks.iter().find(|b| !known.contains(b)) {
-        return Err(unknown(name));
+    if let Some(name) = blocks.iter().find(|b| known.iter().all(|(k, _)| k != *b)) {
+        return Err(Error::input(format!("no block '{name}' with motion modules; there are {}", names())));
     }
     let mut modules = Vec::new();
-    for block in known.iter().filter(|b| blocks.contains(b)) {
+    for (block, level) in known.iter().filter(|(name, _)| blocks.contains(name)) {
+        // Each level halves the latents, the strided convolution rounding up.
+        let positions = height.div_ceil(1 << level) * width.div_ceil(1 << level);
         let layers = config.layers_per_block + usize::from(block.starts_with("up_blocks"));
         for layer in 0..layers {
             for transformer in 0..motion.transformer_blocks {
                 for attention in 0..motion.attention_blocks {
-                    modules.push(format!(
-                        "{block}.motion_modules.{layer}.temporal_transformer.transformer_blocks.{transformer}.attention_blocks.{attention}"
-                    ));
+                    let inner = format!("transformer_blocks.{transformer}.attention_blocks.{attention}");
+                    modules.push((format!("{block}.motion_modules.{layer}.temporal_transformer.{inner}"), positions));
                 }
             }
         }
@@ -132,11 +137,12 @@ pub fn guided_modules(config: &UnetConfig, blocks: &[String]) -> Result<Vec<Stri
     Ok(modules)
 }
 
-/// The down and up blocks that have motion modules, in the order of computation.
-pub fn guidable_blocks(config: &UnetConfig) -> Vec<String> {
+/// The down and up blocks that have motion modules, in the order of computation, with their level (0 is the finest).
+fn guidable_blocks(config: &UnetConfig) -> Vec<(String, usize)> {
     let Some(motion) = &config.motion else { return Vec::new() };
-    let down = motion.levels.iter().enumerate().filter(|(_, there)| **there).map(|(i, _)| format!("down_blocks.{i}"));
-    let up = motion.levels.iter().rev().enumerate().filter(|(_, there)| **there).map(|(i, _)| format!("up_blocks.{i}"));
+    let there: Vec<usize> = (0..motion.levels.len()).filter(|level| motion.levels[*level]).collect();
+    let down = there.iter().map(|level| (format!("down_blocks.{level}"), *level));
+    let up = there.iter().rev().map(|level| (format!("up_blocks.{}", motion.levels.len() - 1 - level), *level));
     down.chain(up).collect()
 }
 
@@ -204,8 +210,10 @@ impl<'a> Unet<'a> {
     }
 
     fn guided_maps(&self, blocks: &[String]) -> Result<Vec<(String, Value)>> {
-        let names = guided_modules(self.config, blocks)?;
-        Ok(self.maps.iter().filter(|(name, _)| names.contains(name)).cloned().collect())
+        let size = self.g.shape(self.latents);
+        let modules = guided_modules(self.config, blocks, size[3], size[4])?;
+        let guided = |name: &String| modules.iter().any(|(module, _)| module == name);
+        Ok(self.maps.iter().filter(|(name, _)| guided(name)).cloned().collect())
     }
 }
 
