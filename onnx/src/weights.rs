@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub use safetensors::Dtype;
-use safetensors::SafeTensors;
+use safetensors::tensor::Metadata;
 
 use crate::{Error, Result};
 
@@ -45,22 +45,22 @@ impl WeightIndex {
         let mut prefix = [0; 8];
         file.read_exact(&mut prefix).map_err(|_| bad(format!("not a safetensors file: {size} bytes long")))?;
         let header = u64::from_le_bytes(prefix);
-        if header > MAX_HEADER || header + 8 > size {
+        if header > MAX_HEADER || header > size - 8 {
             return Err(bad(format!("its header claims {header} bytes, the file has {size}")));
         }
-        let mut bytes = vec![0; 8 + header as usize];
-        bytes[..8].copy_from_slice(&prefix);
-        file.read_exact(&mut bytes[8..]).map_err(|e| Error::io(path, e))?;
-        let (_, metadata) =
-            SafeTensors::read_metadata(&bytes).map_err(|e| bad(format!("not a valid safetensors header: {e}")))?;
+        let mut bytes = vec![0; header as usize];
+        file.read_exact(&mut bytes).map_err(|e| Error::io(path, e))?;
+        // Deserializing checks that the tensors follow each other without gaps and have the sizes of their shapes.
+        let metadata: Metadata = serde_json::from_slice(&bytes)
+            .map_err(|e| bad(format!("not a valid safetensors header: {e}")))?;
         let start = 8 + header;
         let mut tensors = HashMap::new();
         for (name, info) in metadata.tensors() {
             let (from, to) = info.data_offsets;
-            if start + to as u64 > size {
+            if to as u64 > size - start {
                 return Err(bad(format!(
-                    "truncated: tensor '{name}' ends at byte {}, the file has {size}",
-                    start + to as u64
+                    "truncated: tensor '{name}' ends at byte {to} of {} that the file has for tensors",
+                    size - start
                 )));
             }
             tensors.insert(

@@ -1,0 +1,166 @@
+//! Finds a whole Stable Diffusion model: a folder in diffusers' layout, or a single file with LDM names.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use serde::de::DeserializeOwned;
+
+use super::config::{TextFile, UnetFile, VaeFile, read_json};
+use super::names::{Tensors, of_network};
+use super::reader::TensorSet;
+use super::{architecture, expected, ldm};
+use crate::model::config::{TextConfig, UnetConfig, VaeConfig};
+use crate::{Error, Result};
+
+/// File names of weights in a diffusers folder, the preferred ones first.
+const WEIGHTS: [&str; 14] = [
+    "diffusion_pytorch_model.safetensors",
+    "model.safetensors",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "model.safetensors.index.json",
+    "diffusion_pytorch_model.bin",
+    "pytorch_model.bin",
+    "diffusion_pytorch_model.bin.index.json",
+    "pytorch_model.bin.index.json",
+    "diffusion_pytorch_model.fp16.safetensors",
+    "model.fp16.safetensors",
+    "diffusion_pytorch_model.safetensors.index.fp16.json",
+    "model.safetensors.index.fp16.json",
+    "diffusion_pytorch_model.fp16.bin",
+    "pytorch_model.fp16.bin",
+];
+
+/// The configuration files of a model, empty where there is none.
+#[derive(Default)]
+pub struct Configs {
+    /// `unet/config.json`
+    pub unet: UnetFile,
+    /// `vae/config.json`
+    pub vae: VaeFile,
+    /// `text_encoder/config.json`
+    pub text_encoder: TextFile,
+}
+
+/// Tensors under bundle names, and what is known about the networks.
+pub struct Model {
+    /// Tensors of all networks.
+    pub tensors: Tensors,
+    /// What configuration files say.
+    pub configs: Configs,
+}
+
+impl Model {
+    /// Opens a folder or a single file.
+    ///
+    /// # Errors
+    /// When something cannot be read or is of another architecture.
+    pub fn open(path: &Path) -> Result<Self> {
+        let metadata = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
+        if metadata.is_dir() { Self::open_folder(path) } else { Self::open_file(path) }
+    }
+
+    fn open_file(path: &Path) -> Result<Self> {
+        let set = Rc::new(TensorSet::open(path)?);
+        Ok(Self { tensors: ldm::tensors(&set)?, configs: Configs::default() })
+    }
+
+    fn open_folder(path: &Path) -> Result<Self> {
+        if path.join("text_encoder_2").is_dir() {
+            return Err(Error::input("this is a Stable Diffusion XL (or later) model; only 1.x models work here")
+                .with_path(path));
+        }
+        if path.join("transformer").is_dir() {
+            return Err(Error::input(
+                "this is a Stable Diffusion 3 or Flux model; only Stable Diffusion 1.x models work here",
+            )
+            .with_path(path));
+        }
+        let mut tensors = Tensors::new();
+        for network in ["unet", "vae", "text_encoder"] {
+            let folder = path.join(network);
+            let file = find_weights(&folder)?;
+            let set = if file.extension().is_some_and(|e| e == "json") {
+                TensorSet::open_index(&file)?
+            } else {
+                TensorSet::open(&file)?
+            };
+            if let Some(what) = ldm::other_architecture(&set) {
+                return Err(Error::input(format!(
+                    "this is a part of {what}; only Stable Diffusion 1.x models work here"
+                ))
+                .with_path(&file));
+            }
+            tensors.extend(of_network(&Rc::new(set), network)?);
+        }
+        let configs = Configs {
+            unet: optional(&path.join("unet/config.json"))?,
+            vae: optional(&path.join("vae/config.json"))?,
+            text_encoder: optional(&path.join("text_encoder/config.json"))?,
+        };
+        Ok(Self { tensors, configs })
+    }
+
+    /// The UNet, if there is one: its architecture, after checking that it is complete.
+    ///
+    /// # Errors
+    /// When it is not complete.
+    pub fn unet(&self, configs: &Configs, path: &Path) -> Result<Option<UnetConfig>> {
+        self.network("unet", path, |tensors| {
+            let config = architecture::unet(tensors, &configs.unet, path)?;
+            let shapes = expected::unet(&config);
+            Ok((config, shapes))
+        })
+    }
+
+    /// The autoencoder, if there is one.
+    ///
+    /// # Errors
+    /// When it is not complete.
+    pub fn vae(&self, configs: &Configs, path: &Path) -> Result<Option<VaeConfig>> {
+        self.network("vae", path, |tensors| {
+            let config = architecture::vae(tensors, &configs.vae, path)?;
+            let shapes = expected::vae(&config);
+            Ok((config, shapes))
+        })
+    }
+
+    /// The text encoder, if there is one.
+    ///
+    /// # Errors
+    /// When it is not complete.
+    pub fn text_encoder(&self, configs: &Configs, path: &Path) -> Result<Option<TextConfig>> {
+        self.network("text_encoder", path, |tensors| {
+            let config = architecture::text_encoder(tensors, &configs.text_encoder, path)?;
+            let shapes = expected::text_encoder(&config);
+            Ok((config, shapes))
+        })
+    }
+
+    fn network<T>(
+        &self,
+        network: &str,
+        path: &Path,
+        architecture: impl Fn(&Tensors) -> Result<(T, expected::Shapes)>,
+    ) -> Result<Option<T>> {
+        let prefix = format!("{network}.");
+        let mut own = self.tensors.range(prefix.clone()..).take_while(|(name, _)| name.starts_with(&prefix)).peekable();
+        if own.peek().is_none() {
+            return Ok(None);
+        }
+        let (config, shapes) = architecture(&self.tensors)?;
+        expected::compare(&network.replace('_', " "), &shapes, own, path)?;
+        Ok(Some(config))
+    }
+}
+
+fn find_weights(folder: &Path) -> Result<PathBuf> {
+    WEIGHTS.iter().map(|name| folder.join(name)).find(|path| path.is_file()).ok_or_else(|| {
+        Error::input("no weights in this folder (diffusion_pytorch_model or model, .safetensors or .bin)")
+            .with_path(folder)
+    })
+}
+
+/// A configuration file, or the defaults when it is not there.
+fn optional<T: DeserializeOwned + Default>(path: &Path) -> Result<T> {
+    if path.exists() { read_json(path) } else { Ok(T::default()) }
+}
