@@ -1,9 +1,34 @@
 //! Motion cloning: a new clip that moves like the one you give it.
+//!
+//! The stages, in the order data flows: [`frames`] are what clips and images become; [`bundle`] holds a model and says
+//! which networks a job needs; [`session`] runs them on ONNX Runtime; [`text`] and [`vae`] turn prompt and pixels into
+//! embeddings and latents, [`control`] pictures and sketches into conditions; [`motion`] keeps what is read from a
+//! clip's temporal attention; [`schedule`] lays out the steps, [`guidance`] pulls each towards the motion, [`denoise`]
+//! takes them; [`job`] does one clone from beginning to end.
 #![warn(missing_docs)]
 
+pub mod bundle;
+pub mod control;
+pub mod denoise;
+pub mod engine;
 pub mod error;
 pub mod frames;
+pub mod guidance;
+pub mod job;
+pub mod motion;
+pub mod preview;
+pub mod random;
+pub mod schedule;
+pub mod session;
 pub mod settings;
+pub mod text;
+pub mod vae;
 
+pub use engine::{Engine, EngineOptions};
 pub use error::{Error, Result};
 pub use motionclone_onnx as onnx;
+
+/// The folder of the file that holds this code: of the shared library in a host program, of the program otherwise.
+pub(crate) fn library_folder() -> Option<std::path::PathBuf> {
+    std::env::current_exe().ok().and_then(|p| p.parent().map(std::path::Path::to_path_buf))
+}

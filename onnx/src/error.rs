@@ -4,15 +4,23 @@ use std::path::{Path, PathBuf};
 
 /// What went wrong, said for a person: what, the offending value, what is allowed, the file.
 ///
-/// Opaque on purpose: callers show it, and ask [`Error::is_input`] when they must choose an exit code.
+/// Opaque on purpose: callers show it, and ask [`Error::is_input`] or [`Error::is_cancelled`] when they must choose an
+/// exit code.
 #[derive(Debug, thiserror::Error)]
 #[error("{}{message}", .path.as_ref().map(|p| format!("{}: ", p.display())).unwrap_or_default())]
 pub struct Error {
     message: String,
     path: Option<PathBuf>,
-    input: bool,
+    kind: Kind,
     #[source]
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Input,
+    Failure,
+    Cancelled,
 }
 
 /// A result with this crate's [`Error`].
@@ -21,12 +29,17 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// Something the user gave is not usable: a file, an option, a name.
     pub fn input(message: impl Into<String>) -> Self {
-        Self { message: message.into(), path: None, input: true, source: None }
+        Self { message: message.into(), path: None, kind: Kind::Input, source: None }
     }
 
     /// Something failed that the user's input does not explain: the disk, a library, a bug.
     pub fn failure(message: impl Into<String>) -> Self {
-        Self { message: message.into(), path: None, input: false, source: None }
+        Self { message: message.into(), path: None, kind: Kind::Failure, source: None }
+    }
+
+    /// Work stopped because it was cancelled.
+    pub fn cancelled() -> Self {
+        Self { message: "cancelled".into(), path: None, kind: Kind::Cancelled, source: None }
     }
 
     /// An operation on a file failed in the operating system.
@@ -39,7 +52,12 @@ impl Error {
             std::io::ErrorKind::NotFound => "no such file or folder".to_string(),
             _ => error.to_string(),
         };
-        Self { message, path: Some(path.as_ref().into()), input, source: Some(Box::new(error)) }
+        Self {
+            message,
+            path: Some(path.as_ref().into()),
+            kind: if input { Kind::Input } else { Kind::Failure },
+            source: Some(Box::new(error)),
+        }
     }
 
     /// Names the file that the error is about, unless one is named already.
@@ -51,6 +69,11 @@ impl Error {
 
     /// Whether the user's input is at fault (exit code 2 on the command line).
     pub fn is_input(&self) -> bool {
-        self.input
+        self.kind == Kind::Input
+    }
+
+    /// Whether the work was cancelled by whoever asked for it.
+    pub fn is_cancelled(&self) -> bool {
+        self.kind == Kind::Cancelled
     }
 }

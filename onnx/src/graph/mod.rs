@@ -1,1 +1,13 @@
-//! A small graph representation: builder, shapes, reverse-mode gradient, lowerings, ONNX protobuf.
+//! A small graph representation, told in the order a graph is made: [`ir`] holds it, [`build`] adds nodes,
+//! [`gradient`] differentiates it, [`portable`] rewrites it to standard operators, [`write`] makes ONNX of it.
+
+pub mod build;
+pub mod gradient;
+pub mod ir;
+pub mod op;
+pub mod portable;
+mod proto;
+pub mod write;
+
+pub use ir::{Element, FeatureMap, Graph, Layout, Value};
+pub use op::Op;

@@ -1,0 +1,372 @@
+//! The operations and their shape rules.
+//!
+//! The first group has one standard ONNX operator each. The second is what the models are written in and what the
+//! gradient makes; a lowering rewrites those to operators that its target has.
+
+use super::ir::{Element, FeatureMap, Layout, ValueInfo};
+use crate::{Error, Result};
+
+/// An operation. Unless said otherwise it keeps its first input's shape and element type.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Op {
+    // ---- one standard operator each ----
+    /// a + b, broadcasting.
+    Add,
+    /// a − b, broadcasting.
+    Sub,
+    /// a · b, broadcasting.
+    Mul,
+    /// a / b, broadcasting.
+    Div,
+    /// √x
+    Sqrt,
+    /// eˣ
+    Exp,
+    /// The error function.
+    Erf,
+    /// sin x
+    Sin,
+    /// cos x
+    Cos,
+    /// 1 / (1 + e⁻ˣ)
+    Sigmoid,
+    /// x · Φ(x), exact.
+    Gelu,
+    /// Matrix product over the last two axes; leading axes broadcast.
+    MatMul,
+    /// Rows of `x [rows, n]` times a matrix `w`, plus an optional bias: x·wᵀ for `w [m, n]`, or x·w for `w [n, m]`.
+    Gemm {
+        /// Whether `w` is stored as `[m, n]`, as torch's linear layers do.
+        transpose: bool,
+    },
+    /// Over the last axis.
+    Softmax,
+    /// Sum over the axes, which stay with length 1.
+    ReduceSum(Vec<usize>),
+    /// Mean over the axes, which stay with length 1.
+    ReduceMean(Vec<usize>),
+    /// The same elements in another shape.
+    Reshape(Vec<usize>),
+    /// Axis i of the result is axis `[i]` of the input.
+    Transpose(Vec<usize>),
+    /// Inputs one after another along an axis.
+    Concat(usize),
+    /// Part of an axis.
+    Slice {
+        /// The axis.
+        axis: usize,
+        /// First position.
+        start: usize,
+        /// Position after the last.
+        end: usize,
+    },
+    /// Rows of a table: inputs table `[rows, n]`, integer positions `[…]`; result `[…, n]`.
+    Gather,
+    /// To another element type.
+    Cast(Element),
+    /// Convolution of a feature map: inputs x, weight `[out, in, rows, columns]`, optional bias.
+    Conv {
+        /// Step in both directions.
+        stride: usize,
+        /// Zeros added at top, left, bottom, right.
+        padding: [usize; 4],
+    },
+    /// The gradient of [`Op::Conv`] at its input: inputs cotangent, weight.
+    ConvTranspose {
+        /// The convolution's stride.
+        stride: usize,
+        /// The convolution's padding.
+        padding: [usize; 4],
+        /// Rows of the convolution's input.
+        height: usize,
+        /// Columns of the convolution's input.
+        width: usize,
+    },
+    /// Normalises over the last axis: inputs x, scale, bias.
+    LayerNorm {
+        /// Added to the variance.
+        epsilon: f32,
+    },
+    /// Normalises each row of each image over the last axis: inputs x `[images, rows, n]`, scale, bias per row.
+    InstanceNorm {
+        /// Added to the variance.
+        epsilon: f32,
+    },
+    /// Nearest-neighbour resize of a feature map: position i reads ⌊i · old / new⌋.
+    Resize {
+        /// New rows.
+        height: usize,
+        /// New columns.
+        width: usize,
+    },
+
+    // ---- rewritten by a lowering ----
+    /// x · sigmoid(x)
+    Silu,
+    /// x · sigmoid(1.702 x)
+    QuickGelu,
+    /// a · gelu(b) for the halves (a, b) of the last axis.
+    Geglu,
+    /// A matrix over the last axis: [`Op::Gemm`] for any number of leading axes.
+    Linear {
+        /// As in [`Op::Gemm`].
+        transpose: bool,
+    },
+    /// Group normalisation of a feature map per image: inputs x, scale, bias per channel.
+    GroupNorm {
+        /// Groups of channels.
+        groups: usize,
+        /// Added to the variance.
+        epsilon: f32,
+    },
+    /// Multi-head attention: inputs q `[batch, m, c]`, k and v `[batch, n, c]`; softmax(q·kᵀ/√(c/heads))·v. The
+    /// attention map is never a value of the graph, so that a lowering may compute it in blocks or not at all.
+    Attention {
+        /// Heads.
+        heads: usize,
+    },
+    /// Inputs x, cotangent.
+    SiluGradient,
+    /// Inputs x, cotangent.
+    GegluGradient,
+    /// Inputs y = softmax(x), cotangent.
+    SoftmaxGradient,
+    /// Inputs x, scale, cotangent.
+    LayerNormGradient {
+        /// As in the forward operation.
+        epsilon: f32,
+    },
+    /// Inputs x, scale, cotangent.
+    GroupNormGradient {
+        /// As in the forward operation.
+        groups: usize,
+        /// As in the forward operation.
+        epsilon: f32,
+    },
+    /// Input cotangent; the result has the size before resizing.
+    ResizeGradient {
+        /// Rows before.
+        height: usize,
+        /// Columns before.
+        width: usize,
+    },
+    /// Inputs q, k, v, the attention's output, cotangent; outputs the cotangents of q and, when `keys`, of k and v.
+    /// The attention map is computed again, in blocks.
+    AttentionGradient {
+        /// As in the forward operation.
+        heads: usize,
+        /// Whether k and v need cotangents (they do not in cross-attention, where they come from the text).
+        keys: bool,
+    },
+}
+
+type Outputs = Vec<(Element, Vec<usize>)>;
+
+impl Op {
+    /// The operation's name, for value names and messages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Add => "Add",
+            Self::Sub => "Sub",
+            Self::Mul => "Mul",
+            Self::Div => "Div",
+            Self::Sqrt => "Sqrt",
+            Self::Exp => "Exp",
+            Self::Erf => "Erf",
+            Self::Sin => "Sin",
+            Self::Cos => "Cos",
+            Self::Sigmoid => "Sigmoid",
+            Self::Gelu => "Gelu",
+            Self::MatMul => "MatMul",
+            Self::Gemm { .. } => "Gemm",
+            Self::Softmax => "Softmax",
+            Self::ReduceSum(_) => "ReduceSum",
+            Self::ReduceMean(_) => "ReduceMean",
+            Self::Reshape(_) => "Reshape",
+            Self::Transpose(_) => "Transpose",
+            Self::Concat(_) => "Concat",
+            Self::Slice { .. } => "Slice",
+            Self::Gather => "Gather",
+            Self::Cast(_) => "Cast",
+            Self::Conv { .. } => "Conv",
+            Self::ConvTranspose { .. } => "ConvTranspose",
+            Self::LayerNorm { .. } => "LayerNormalization",
+            Self::InstanceNorm { .. } => "InstanceNormalization",
+            Self::Resize { .. } => "Resize",
+            Self::Silu => "Silu",
+            Self::QuickGelu => "QuickGelu",
+            Self::Geglu => "Geglu",
+            Self::Linear { .. } => "Linear",
+            Self::GroupNorm { .. } => "GroupNorm",
+            Self::Attention { .. } => "Attention",
+            Self::SiluGradient => "SiluGradient",
+            Self::GegluGradient => "GegluGradient",
+            Self::SoftmaxGradient => "SoftmaxGradient",
+            Self::LayerNormGradient { .. } => "LayerNormGradient",
+            Self::GroupNormGradient { .. } => "GroupNormGradient",
+            Self::ResizeGradient { .. } => "ResizeGradient",
+            Self::AttentionGradient { .. } => "AttentionGradient",
+        }
+    }
+
+    /// Element types and shapes of the outputs.
+    ///
+    /// # Errors
+    /// When the inputs do not fit.
+    pub fn infer(&self, inputs: &[&ValueInfo], layout: Layout) -> Result<Outputs> {
+        let shapes: Vec<&[usize]> = inputs.iter().map(|i| i.shape.as_slice()).collect();
+        let misfit = || Error::failure(format!("{} does not take inputs of shapes {shapes:?}", self.name()));
+        let first = *inputs.first().ok_or_else(misfit)?;
+        let mixed = inputs.iter().any(|i| i.element != first.element);
+        if mixed && !matches!(self, Self::Gather) {
+            return Err(Error::failure(format!("{}: inputs of different element types", self.name())));
+        }
+        let shape = self.infer_shape(&shapes, layout).ok_or_else(misfit)?;
+        let element = if let Self::Cast(to) = self { *to } else { first.element };
+        let mut outputs = vec![(element, shape)];
+        if let Self::AttentionGradient { keys: true, .. } = self {
+            outputs.extend([(element, shapes[1].to_vec()), (element, shapes[2].to_vec())]);
+        }
+        Ok(outputs)
+    }
+
+    /// The first output's shape, or nothing when the inputs do not fit.
+    fn infer_shape(&self, shapes: &[&[usize]], layout: Layout) -> Option<Vec<usize>> {
+        let x = shapes[0];
+        let same = || Some(x.to_vec());
+        let map = || layout.feature_map(x).ok();
+        match self {
+            Self::Add | Self::Sub | Self::Mul | Self::Div => broadcast(x, second(shapes, 2)?),
+            Self::Sqrt | Self::Exp | Self::Erf | Self::Sin | Self::Cos | Self::Sigmoid | Self::Gelu => same(),
+            Self::Silu | Self::QuickGelu | Self::Cast(_) => (shapes.len() == 1).then(same)?,
+            Self::Softmax => (!x.is_empty()).then(same)?,
+            Self::MatMul => {
+                let y = second(shapes, 2)?;
+                let ([.., m, n], [.., k, p]) = (x, y) else { return None };
+                let mut shape = broadcast(&x[..x.len() - 2], &y[..y.len() - 2])?;
+                shape.extend([*m, *p]);
+                (n == k).then_some(shape)
+            }
+            Self::Gemm { .. } if x.len() != 2 => None,
+            Self::Gemm { transpose } | Self::Linear { transpose } => {
+                let [rows, columns] = *shapes.get(1).copied()? else { return None };
+                let (n, m) = if *transpose { (columns, rows) } else { (rows, columns) };
+                let bias = shapes.get(2).is_none_or(|b| **b == [m]);
+                let mut shape = x.to_vec();
+                let last = shape.last_mut()?;
+                let fits = *last == n && bias && shapes.len() <= 3;
+                *last = m;
+                fits.then_some(shape)
+            }
+            Self::ReduceSum(axes) | Self::ReduceMean(axes) => {
+                let mut shape = x.to_vec();
+                for axis in axes {
+                    *shape.get_mut(*axis)? = 1;
+                }
+                Some(shape)
+            }
+            Self::Reshape(shape) => {
+                (shape.iter().product::<usize>() == x.iter().product::<usize>()).then(|| shape.clone())
+            }
+            Self::Transpose(axes) => {
+                let mut sorted = axes.clone();
+                sorted.sort_unstable();
+                sorted.iter().copied().eq(0..x.len()).then(|| axes.iter().map(|a| x[*a]).collect())
+            }
+            Self::Concat(axis) => {
+                let mut shape = x.to_vec();
+                let length = shapes.iter().map(|s| s.get(*axis).copied()).sum::<Option<usize>>()?;
+                let fits =
+                    shapes.iter().all(|s| s.len() == x.len() && (0..x.len()).all(|i| i == *axis || s[i] == x[i]));
+                *shape.get_mut(*axis)? = length;
+                fits.then_some(shape)
+            }
+            Self::Slice { axis, start, end } => {
+                let mut shape = x.to_vec();
+                let length = shape.get_mut(*axis)?;
+                let fits = start < end && *end <= *length;
+                *length = end.checked_sub(*start)?;
+                fits.then_some(shape)
+            }
+            Self::Gather => {
+                let [_, n] = *x else { return None };
+                let mut shape = second(shapes, 2)?.to_vec();
+                shape.push(n);
+                Some(shape)
+            }
+            Self::Conv { stride, padding } => {
+                let FeatureMap { count, channels, height, width } = map()?;
+                let [out, inner, rows, columns] = *shapes.get(1).copied()? else { return None };
+                let bias = shapes.get(2).is_none_or(|b| **b == [out]);
+                let [top, left, bottom, right] = padding;
+                let height = (height + top + bottom).checked_sub(rows)? / stride + 1;
+                let width = (width + left + right).checked_sub(columns)? / stride + 1;
+                (inner == channels && bias).then(|| layout.shape(FeatureMap { count, channels: out, height, width }))
+            }
+            Self::ConvTranspose { height, width, .. } => {
+                let FeatureMap { count, channels, .. } = map()?;
+                let [out, inner, _, _] = *second(shapes, 2)? else { return None };
+                let result = FeatureMap { count, channels: inner, height: *height, width: *width };
+                (out == channels).then(|| layout.shape(result))
+            }
+            Self::LayerNorm { .. } => {
+                let last = [*x.last()?];
+                (shapes.len() == 3 && shapes[1] == last && shapes[2] == last).then(same)?
+            }
+            Self::InstanceNorm { .. } => {
+                let [_, rows, _] = *x else { return None };
+                (shapes.len() == 3 && shapes[1] == [rows] && shapes[2] == [rows]).then(same)?
+            }
+            Self::Resize { height, width } | Self::ResizeGradient { height, width } => {
+                Some(layout.shape(FeatureMap { height: *height, width: *width, ..map()? }))
+            }
+            Self::Geglu => {
+                let mut shape = x.to_vec();
+                let last = shape.last_mut()?;
+                let even = *last % 2 == 0;
+                *last /= 2;
+                even.then_some(shape)
+            }
+            Self::GroupNorm { groups, .. } => {
+                let channels = map()?.channels;
+                let fits = channels.is_multiple_of(*groups) && shapes.len() == 3 && shapes[1] == [channels];
+                (fits && shapes[2] == [channels]).then(same)?
+            }
+            Self::Attention { heads } => attention_shape(shapes.get(..3)?, *heads).filter(|_| shapes.len() == 3),
+            Self::SiluGradient | Self::SoftmaxGradient => (second(shapes, 2)? == x).then(same)?,
+            Self::GegluGradient => {
+                let y = second(shapes, 2)?;
+                (x.len() == y.len() && *x.last()? == 2 * *y.last()?).then(same)?
+            }
+            Self::LayerNormGradient { .. } => (shapes.len() == 3 && shapes[2] == x).then(same)?,
+            Self::GroupNormGradient { groups, .. } => {
+                let fits = map()?.channels.is_multiple_of(*groups);
+                (fits && shapes.len() == 3 && shapes[2] == x).then(same)?
+            }
+            Self::AttentionGradient { heads, .. } => attention_shape(shapes.get(..3)?, *heads)
+                .filter(|s| shapes.len() == 5 && shapes[3] == *s && shapes[4] == *s),
+        }
+    }
+}
+
+fn second<'a>(shapes: &[&'a [usize]], count: usize) -> Option<&'a [usize]> {
+    (shapes.len() == count).then(|| shapes[1])
+}
+
+fn attention_shape(shapes: &[&[usize]], heads: usize) -> Option<Vec<usize>> {
+    let (&[b, m, c], &[bk, n, ck], &[bv, nv, cv]) = (shapes[0], shapes[1], shapes[2]) else { return None };
+    ((b, c) == (bk, ck) && (bk, n, ck) == (bv, nv, cv) && c.is_multiple_of(heads)).then(|| vec![b, m, c])
+}
+
+/// The shape of two arrays together, by numpy's rule.
+pub fn broadcast(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
+    let rank = a.len().max(b.len());
+    let at = |s: &[usize], i: usize| (i + s.len()).checked_sub(rank).map_or(1, |j| s[j]);
+    (0..rank)
+        .map(|i| match (at(a, i), at(b, i)) {
+            (x, y) if x == y || y == 1 => Some(x),
+            (1, y) => Some(y),
+            _ => None,
+        })
+        .collect()
+}

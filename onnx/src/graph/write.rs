@@ -1,0 +1,292 @@
+//! Writes a lowered graph as an ONNX model. Weights stay in the bundle's file: the model names offset and length.
+
+use std::collections::{HashMap, HashSet};
+
+use prost::Message;
+
+use super::ir::{Element, Graph, Node, Origin, Value, ValueInfo};
+use super::op::Op;
+use super::proto::{
+    AttributeProto, DATA_LOCATION_EXTERNAL, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
+    StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto, attribute_type,
+};
+use crate::{Error, Result};
+
+const IR_VERSION: i64 = 10;
+/// The first operator set with Gelu.
+const OPSET: i64 = 20;
+
+/// The model's bytes. `weights` is the weight file's name, relative to the model's folder.
+///
+/// # Errors
+/// When the graph holds an operation that a lowering should have rewritten.
+pub fn to_onnx(graph: &Graph, weights: &str) -> Result<Vec<u8>> {
+    let mut graph = graph.clone();
+    let nodes: Vec<Node> = graph.live_nodes().into_iter().cloned().collect();
+    let mut protos = Vec::new();
+    for (index, node) in nodes.iter().enumerate() {
+        protos.push(node_proto(&mut graph, node, index)?);
+    }
+    let names = output_names(&graph)?;
+    for (from, to) in &names.copies {
+        protos.push(NodeProto {
+            input: vec![from.clone()],
+            output: vec![to.clone()],
+            name: format!("output/{to}"),
+            op_type: "Identity".into(),
+            ..Default::default()
+        });
+    }
+    for proto in &mut protos {
+        for name in proto.input.iter_mut().chain(&mut proto.output) {
+            if let Some(renamed) = names.renamed.get(name) {
+                name.clone_from(renamed);
+            }
+        }
+    }
+    let used: HashSet<&str> = protos.iter().flat_map(|n| n.input.iter().map(String::as_str)).collect();
+    let made: HashSet<&str> = protos.iter().flat_map(|n| n.output.iter().map(String::as_str)).collect();
+    let outputs: HashSet<&str> = graph.outputs().iter().map(|(name, _)| name.as_str()).collect();
+    let initializer = graph
+        .values()
+        .filter(|(_, info)| used.contains(info.name.as_str()))
+        .filter_map(|(_, info)| tensor_proto(info, weights))
+        .collect();
+    let value_info = graph
+        .values()
+        .filter(|(_, info)| made.contains(info.name.as_str()) && !outputs.contains(info.name.as_str()))
+        .map(|(_, info)| value_info_proto(&info.name, info))
+        .collect();
+    let model = ModelProto {
+        ir_version: IR_VERSION,
+        producer_name: "motionclone".into(),
+        producer_version: env!("CARGO_PKG_VERSION").into(),
+        graph: Some(GraphProto {
+            name: graph.name.clone(),
+            initializer,
+            input: graph.inputs().iter().map(|v| value_info_proto(&graph.info(*v).name, graph.info(*v))).collect(),
+            output: graph.outputs().iter().map(|(name, v)| value_info_proto(name, graph.info(*v))).collect(),
+            value_info,
+            node: protos,
+        }),
+        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
+    };
+    Ok(model.encode_to_vec())
+}
+
+struct OutputNames {
+    /// Node outputs that take the name of the graph output they are.
+    renamed: HashMap<String, String>,
+    /// Graph outputs that need a copy: an input, a weight, or a value that is another output already.
+    copies: Vec<(String, String)>,
+}
+
+fn output_names(graph: &Graph) -> Result<OutputNames> {
+    let mut names = OutputNames { renamed: HashMap::new(), copies: Vec::new() };
+    let mut seen: HashMap<Value, &str> = HashMap::new();
+    let mut taken = HashSet::new();
+    for (name, value) in graph.outputs() {
+        if !taken.insert(name) {
+            return Err(Error::failure(format!("graph '{}' has two outputs named '{name}'", graph.name)));
+        }
+        let info = graph.info(*value);
+        if let Some(first) = seen.get(value) {
+            names.copies.push(((*first).to_string(), name.clone()));
+        } else if info.origin == Origin::Node {
+            names.renamed.insert(info.name.clone(), name.clone());
+            seen.insert(*value, name);
+        } else {
+            names.copies.push((info.name.clone(), name.clone()));
+        }
+    }
+    Ok(names)
+}
+
+fn node_proto(graph: &mut Graph, node: &Node, index: usize) -> Result<NodeProto> {
+    let mut inputs = node.inputs.clone();
+    let mut attribute = Vec::new();
+    let op_type = match &node.op {
+        Op::Softmax => {
+            attribute.push(int("axis", -1));
+            "Softmax"
+        }
+        Op::Gemm { transpose } => {
+            attribute.push(int("transB", i64::from(*transpose)));
+            "Gemm"
+        }
+        Op::ReduceSum(axes) | Op::ReduceMean(axes) => {
+            inputs.push(graph.constant_int64(&axes.iter().map(|a| *a as i64).collect::<Vec<_>>())?);
+            attribute.push(int("keepdims", 1));
+            node.op.name()
+        }
+        Op::Reshape(shape) => {
+            inputs.push(graph.constant_int64(&shape.iter().map(|n| *n as i64).collect::<Vec<_>>())?);
+            "Reshape"
+        }
+        Op::Transpose(axes) => {
+            attribute.push(ints("perm", axes.iter().map(|a| *a as i64)));
+            "Transpose"
+        }
+        Op::Concat(axis) => {
+            attribute.push(int("axis", *axis as i64));
+            "Concat"
+        }
+        Op::Slice { axis, start, end } => {
+            for number in [start, end, axis] {
+                inputs.push(graph.constant_int64(&[*number as i64])?);
+            }
+            "Slice"
+        }
+        Op::Gather => {
+            attribute.push(int("axis", 0));
+            "Gather"
+        }
+        Op::Cast(element) => {
+            attribute.push(int("to", i64::from(data_type(*element))));
+            "Cast"
+        }
+        Op::Conv { stride, padding } => {
+            attribute.extend(convolution(graph, node.inputs[1], *stride, *padding));
+            "Conv"
+        }
+        Op::ConvTranspose { stride, padding, height, width } => {
+            attribute.extend(convolution(graph, node.inputs[1], *stride, *padding));
+            let [top, left, bottom, right] = padding;
+            let kernel = graph.shape(node.inputs[1]);
+            let from = graph.feature_map(node.inputs[0])?;
+            // Rows and columns at the far edge that the strided convolution never reached.
+            let missing = |size: usize, before: usize, kernel: usize, pads: usize| {
+                (size + pads) as i64 - ((before - 1) * stride + kernel) as i64
+            };
+            let rows = missing(*height, from.height, kernel[2], top + bottom);
+            let columns = missing(*width, from.width, kernel[3], left + right);
+            attribute.push(ints("output_padding", [rows, columns]));
+            "ConvTranspose"
+        }
+        Op::LayerNorm { epsilon } => {
+            attribute.extend([int("axis", -1), float("epsilon", *epsilon)]);
+            "LayerNormalization"
+        }
+        Op::InstanceNorm { epsilon } => {
+            attribute.push(float("epsilon", *epsilon));
+            "InstanceNormalization"
+        }
+        Op::Resize { .. } => {
+            let sizes: Vec<i64> = graph.shape(node.outputs[0]).iter().map(|n| *n as i64).collect();
+            let sizes = graph.constant_int64(&sizes)?;
+            attribute.extend([
+                string("mode", "nearest"),
+                string("coordinate_transformation_mode", "asymmetric"),
+                string("nearest_mode", "floor"),
+            ]);
+            let input =
+                vec![graph.info(inputs[0]).name.clone(), String::new(), String::new(), graph.info(sizes).name.clone()];
+            return Ok(NodeProto { input, ..proto(graph, node, index, "Resize", &[], attribute) });
+        }
+        Op::Add
+        | Op::Sub
+        | Op::Mul
+        | Op::Div
+        | Op::Sqrt
+        | Op::Exp
+        | Op::Erf
+        | Op::Sin
+        | Op::Cos
+        | Op::Sigmoid
+        | Op::Gelu
+        | Op::MatMul => node.op.name(),
+        other => return Err(Error::failure(format!("{} has no ONNX operator; lower the graph first", other.name()))),
+    };
+    Ok(proto(graph, node, index, op_type, &inputs, attribute))
+}
+
+fn proto(
+    graph: &Graph,
+    node: &Node,
+    index: usize,
+    op_type: &str,
+    inputs: &[Value],
+    attribute: Vec<AttributeProto>,
+) -> NodeProto {
+    let names = |values: &[Value]| values.iter().map(|v| graph.info(*v).name.clone()).collect();
+    NodeProto {
+        input: names(inputs),
+        output: names(&node.outputs),
+        name: format!("{}/{op_type}_{index}", node.scope),
+        op_type: op_type.into(),
+        attribute,
+        domain: String::new(),
+    }
+}
+
+fn convolution(graph: &Graph, weight: Value, stride: usize, padding: [usize; 4]) -> [AttributeProto; 3] {
+    let kernel = &graph.shape(weight)[2..];
+    [
+        ints("kernel_shape", kernel.iter().map(|n| *n as i64)),
+        ints("strides", [stride as i64; 2]),
+        ints("pads", padding.map(|n| n as i64)),
+    ]
+}
+
+fn int(name: &str, i: i64) -> AttributeProto {
+    AttributeProto { name: name.into(), i: Some(i), r#type: attribute_type::INT, ..Default::default() }
+}
+
+fn float(name: &str, f: f32) -> AttributeProto {
+    AttributeProto { name: name.into(), f: Some(f), r#type: attribute_type::FLOAT, ..Default::default() }
+}
+
+fn string(name: &str, s: &str) -> AttributeProto {
+    AttributeProto { name: name.into(), s: Some(s.into()), r#type: attribute_type::STRING, ..Default::default() }
+}
+
+fn ints(name: &str, values: impl IntoIterator<Item = i64>) -> AttributeProto {
+    let ints = values.into_iter().collect();
+    AttributeProto { name: name.into(), ints, r#type: attribute_type::INTS, ..Default::default() }
+}
+
+/// `TensorProto.DataType`.
+fn data_type(element: Element) -> i32 {
+    match element {
+        Element::Float32 => 1,
+        Element::Int64 => 7,
+        Element::Float16 => 10,
+    }
+}
+
+fn tensor_proto(info: &ValueInfo, weights: &str) -> Option<TensorProto> {
+    let mut tensor = TensorProto {
+        dims: info.shape.iter().map(|n| *n as i64).collect(),
+        data_type: data_type(info.element),
+        name: info.name.clone(),
+        ..Default::default()
+    };
+    match &info.origin {
+        Origin::Constant(bytes) => tensor.raw_data = Some(bytes.clone()),
+        Origin::Weight(place) => {
+            tensor.data_location = Some(DATA_LOCATION_EXTERNAL);
+            tensor.external_data = [
+                ("location", weights.to_string()),
+                ("offset", place.offset.to_string()),
+                ("length", place.length.to_string()),
+            ]
+            .map(|(key, value)| StringStringEntryProto { key: key.into(), value })
+            .into();
+        }
+        Origin::Input | Origin::Node => return None,
+    }
+    Some(tensor)
+}
+
+fn value_info_proto(name: &str, info: &ValueInfo) -> ValueInfoProto {
+    let dim = info.shape.iter().map(|n| DimensionProto { dim_value: Some(*n as i64) }).collect();
+    ValueInfoProto {
+        name: name.into(),
+        r#type: Some(TypeProto {
+            tensor_type: Some(TensorTypeProto {
+                elem_type: data_type(info.element),
+                shape: Some(TensorShapeProto { dim }),
+            }),
+        }),
+    }
+}

@@ -1,0 +1,136 @@
+//! What a bundle holds, and which networks a job needs from it.
+
+use std::path::{Path, PathBuf};
+
+use motionclone_onnx::graph::{Graph, portable, write};
+use motionclone_onnx::manifest::{Manifest, TOKENIZER_FOLDER, WEIGHTS_FILE};
+use motionclone_onnx::model::config::ControlKind;
+use motionclone_onnx::model::unet3d::{self, UnetShape};
+use motionclone_onnx::model::vae::{self, VaeShape};
+use motionclone_onnx::model::{clip, sparsectrl};
+use motionclone_onnx::weights::WeightIndex;
+
+use crate::error::{Error, Result};
+use crate::session::{Network, RunSettings, Runtime};
+use crate::text::Tokenizer;
+
+/// An opened bundle.
+pub struct Bundle {
+    folder: PathBuf,
+    /// What it holds.
+    pub manifest: Manifest,
+    /// Where its weights lie.
+    pub weights: WeightIndex,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+}
+
+/// A network for one job's sizes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum NetworkKey {
+    /// Prompt to text embeddings.
+    TextEncoder,
+    /// Image to latents.
+    VaeEncoder(VaeShape),
+    /// Latents to image.
+    VaeDecoder(VaeShape),
+    /// Condition images to residuals.
+    Control(ControlKind, UnetShape),
+    /// Noise prediction.
+    Denoiser(UnetShape),
+    /// Attention maps of the guided blocks.
+    Extractor(UnetShape, Vec<String>),
+    /// Noise prediction and the motion loss's gradient.
+    Guided(UnetShape, Vec<String>),
+}
+
+impl NetworkKey {
+    /// A name for files and messages.
+    pub fn name(&self) -> String {
+        match self {
+            Self::TextEncoder => "text_encoder".into(),
+            Self::VaeEncoder(_) => "vae_encoder".into(),
+            Self::VaeDecoder(_) => "vae_decoder".into(),
+            Self::Control(kind, _) => format!("control_{}", kind.name()),
+            Self::Denoiser(shape) => with_control("denoiser", shape),
+            Self::Extractor(shape, _) => with_control("extractor", shape),
+            Self::Guided(shape, _) => with_control("guided", shape),
+        }
+    }
+}
+
+fn with_control(name: &str, shape: &UnetShape) -> String {
+    shape.control.map_or_else(|| name.into(), |kind| format!("{name}_{}", kind.name()))
+}
+
+impl Bundle {
+    /// Opens a bundle's folder: reads the manifest and the weights' header, not the weights.
+    ///
+    /// # Errors
+    /// When a file is missing or not valid.
+    pub fn open(folder: &Path) -> Result<Self> {
+        if !folder.is_dir() {
+            return Err(Error::input("no bundle there; a bundle is a folder that `motionclone import` makes").with_path(folder));
+        }
+        let manifest = Manifest::read(folder)?;
+        let weights = WeightIndex::open(&folder.join(WEIGHTS_FILE))?;
+        let tokenizer = Tokenizer::open(&folder.join(TOKENIZER_FOLDER))?;
+        if tokenizer.largest_id() >= manifest.text_encoder.vocab_size as i64 {
+            return Err(Error::input(format!(
+                "the tokenizer has token {}, the text encoder knows {} tokens",
+                tokenizer.largest_id(),
+                manifest.text_encoder.vocab_size
+            ))
+            .with_path(folder));
+        }
+        let folder = std::path::absolute(folder).map_err(|e| Error::io(folder, e))?;
+        Ok(Self { folder, manifest, weights, tokenizer })
+    }
+
+    /// The bundle's folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A network's graph, in standard operators.
+    ///
+    /// # Errors
+    /// When a weight is missing or misshapen.
+    pub fn graph(&self, key: &NetworkKey) -> Result<Graph> {
+        let (weights, manifest) = (&self.weights, &self.manifest);
+        let graph = match key {
+            NetworkKey::TextEncoder => {
+                clip::text_encoder(weights, &manifest.text_encoder, motionclone_onnx::graph::Element::Float32)
+            }
+            NetworkKey::VaeEncoder(shape) => vae::encoder(weights, &manifest.vae, shape),
+            NetworkKey::VaeDecoder(shape) => vae::decoder(weights, &manifest.vae, shape),
+            NetworkKey::Control(kind, shape) => {
+                let config = manifest.controls.get(kind).ok_or_else(|| {
+                    Error::input(format!("this bundle has no SparseCtrl {}", kind.name())).with_path(&self.folder)
+                })?;
+                sparsectrl::control(weights, config, *kind, shape)
+            }
+            NetworkKey::Denoiser(shape) => unet3d::denoiser(weights, &manifest.unet, shape),
+            NetworkKey::Extractor(shape, blocks) => unet3d::extractor(weights, &manifest.unet, shape, blocks),
+            NetworkKey::Guided(shape, blocks) => unet3d::guided(weights, &manifest.unet, shape, blocks),
+        }
+        .map_err(|e| e.with_path(&self.folder))?;
+        portable::lower(&graph)
+    }
+
+    /// A network's ONNX model, whose weights are in `weights.safetensors` beside it.
+    ///
+    /// # Errors
+    /// When a weight is missing or misshapen.
+    pub fn model(&self, key: &NetworkKey) -> Result<Vec<u8>> {
+        write::to_onnx(&self.graph(key)?, WEIGHTS_FILE)
+    }
+
+    /// A network, ready to run.
+    ///
+    /// # Errors
+    /// When a weight is missing or ONNX Runtime refuses the model.
+    pub fn load(&self, runtime: &Runtime, key: &NetworkKey, settings: &RunSettings) -> Result<Network> {
+        Network::load(runtime, &key.name(), &self.model(key)?, &self.folder, settings)
+    }
+}

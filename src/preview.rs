@@ -1,0 +1,148 @@
+//! A cheap look at latents: one linear map from latent channels to colours at every latent position, fitted from the
+//! VAE when a bundle is imported.
+
+use motionclone_onnx::manifest::PreviewMap;
+use ndarray::{ArrayD, Axis};
+
+use crate::bundle::NetworkKey;
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::frames::Frames;
+use crate::random::CpuGenerator;
+use crate::session::{Cancel, Input};
+use crate::settings::Settings;
+use crate::vae;
+
+/// Pixels a side of the images that the map is fitted on.
+const SIDE: usize = 64;
+const IMAGES: usize = 4;
+
+/// Frames at latent size from latents `[1, 4, frames, h, w]`.
+pub fn preview(map: &PreviewMap, latents: &ArrayD<f32>) -> Frames {
+    let latents = latents.index_axis(Axis(0), 0);
+    let (channels, frames, height, width) = (latents.shape()[0], latents.shape()[1], latents.shape()[2], latents.shape()[3]);
+    let mut data = Vec::with_capacity(frames * height * width * 3);
+    for at in 0..frames * height * width {
+        let (frame, y, x) = (at / (height * width), at / width % height, at % width);
+        for (row, bias) in map.matrix.iter().zip(&map.bias).take(3) {
+            let colour = row.iter().take(channels).enumerate().map(|(c, w)| w * latents[[c, frame, y, x]]).sum::<f32>() + bias;
+            data.push((colour.clamp(0.0, 1.0) * 255.0).round() as u8);
+        }
+    }
+    Frames { width, height, data }
+}
+
+/// Fits the map: encodes a few drawn images, and finds the least-squares map from their latents to the mean colour of
+/// the pixels behind each latent position.
+///
+/// # Errors
+/// When the VAE fails.
+pub fn fit(engine: &mut Engine) -> Result<PreviewMap> {
+    let config = engine.manifest().vae.clone();
+    let factor = config.downscale();
+    let settings = Settings { width: SIDE * factor / 8, height: SIDE * factor / 8, ..Settings::new(&engine.manifest().defaults, "") };
+    let images = drawn_images(settings.width, settings.height);
+    let key = NetworkKey::VaeEncoder(engine.vae_shape(&settings));
+    let pixels = vae::pixels(&images);
+    // The mean of the distribution: a draw of zeros.
+    let (rows, columns) = (settings.height / factor, settings.width / factor);
+    let noise = vec![0.0; IMAGES * config.latent_channels * rows * columns];
+    let latents = vae::encode(engine.network(&key)?, &config, &pixels, &noise, &Cancel::default(), |_| {})?;
+    engine.keep(&[]);
+
+    let mut samples = Vec::new();
+    for image in 0..IMAGES {
+        for (y, x) in (0..rows).flat_map(|y| (0..columns).map(move |x| (y, x))) {
+            let input: Vec<f64> = (0..config.latent_channels)
+                .map(|c| f64::from(latents[[image, c, y, x]]))
+                .chain([1.0])
+                .collect();
+            let mut colour = [0.0; 3];
+            for (dy, dx) in (0..factor).flat_map(|dy| (0..factor).map(move |dx| (dy, dx))) {
+                for (c, sum) in colour.iter_mut().enumerate() {
+                    let value = f64::from(pixels[[image, c, y * factor + dy, x * factor + dx]]);
+                    *sum += (value / 2.0 + 0.5) / (factor * factor) as f64;
+                }
+            }
+            samples.push((input, colour));
+        }
+    }
+    Ok(least_squares(&samples, config.latent_channels))
+}
+
+/// Smooth fields of colour, each image another: what natural pictures are at the scale of a latent position.
+fn drawn_images(width: usize, height: usize) -> Frames {
+    let waves = CpuGenerator::new(0).randn(IMAGES * 3 * 4);
+    let mut data = Vec::with_capacity(IMAGES * width * height * 3);
+    for image in 0..IMAGES {
+        for at in 0..width * height {
+            let (u, v) = ((at % width) as f32 / width as f32, (at / width) as f32 / height as f32);
+            for colour in 0..3 {
+                let wave = &waves[(image * 3 + colour) * 4..][..4];
+                let phase = 6.0 * (wave[0] * u + wave[1] * v) + 3.0 * wave[2];
+                let value = 0.5 + 0.45 * phase.sin() * (0.6 + 0.4 * wave[3].tanh());
+                data.push((value.clamp(0.0, 1.0) * 255.0) as u8);
+            }
+        }
+    }
+    Frames { width, height, data }
+}
+
+/// Solves the normal equations, with a little damping so that constant channels do no harm.
+fn least_squares(samples: &[(Vec<f64>, [f64; 3])], channels: usize) -> PreviewMap {
+    let size = channels + 1;
+    let mut left = vec![vec![0.0; size]; size];
+    let mut right = vec![[0.0; 3]; size];
+    for (input, colour) in samples {
+        for i in 0..size {
+            (0..size).for_each(|j| left[i][j] += input[i] * input[j]);
+            (0..3).for_each(|c| right[i][c] += input[i] * colour[c]);
+        }
+    }
+    (0..size).for_each(|i| left[i][i] += 1e-6 * samples.len() as f64);
+    for pivot in 0..size {
+        // The damped matrix is positive definite: pivots are never zero.
+        for row in pivot + 1..size {
+            let factor = left[row][pivot] / left[pivot][pivot];
+            let pivot_row = left[pivot].clone();
+            left[row].iter_mut().zip(&pivot_row).skip(pivot).for_each(|(a, b)| *a -= factor * b);
+            let from = right[pivot];
+            right[row].iter_mut().zip(from).for_each(|(a, b)| *a -= factor * b);
+        }
+    }
+    let mut solution = vec![[0.0; 3]; size];
+    for row in (0..size).rev() {
+        for c in 0..3 {
+            let known: f64 = (row + 1..size).map(|j| left[row][j] * solution[j][c]).sum();
+            solution[row][c] = (right[row][c] - known) / left[row][row];
+        }
+    }
+    PreviewMap {
+        matrix: (0..3).map(|c| (0..channels).map(|i| solution[i][c] as f32).collect()).collect(),
+        bias: (0..3).map(|c| solution[channels][c] as f32).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn least_squares_recovers_a_linear_map() {
+        let draws = CpuGenerator::new(1).randn(4 * 200);
+        let samples: Vec<(Vec<f64>, [f64; 3])> = draws
+            .chunks(4)
+            .map(|z| {
+                let input: Vec<f64> = z.iter().map(|v| f64::from(*v)).chain([1.0]).collect();
+                let colour = [0.5 * input[0] - 0.1, 0.25 * input[1] + input[3], 0.3 - input[2]];
+                (input, colour)
+            })
+            .collect();
+        let map = least_squares(&samples, 4);
+        let expected = [[0.5, 0.0, 0.0, 0.0], [0.0, 0.25, 0.0, 1.0], [0.0, 0.0, -1.0, 0.0]];
+        for (row, expected) in map.matrix.iter().zip(expected) {
+            row.iter().zip(expected).for_each(|(a, b)| assert!((a - b).abs() < 1e-4, "{map:?}"));
+        }
+        map.bias.iter().zip([-0.1, 0.0, 0.3]).for_each(|(a, b)| assert!((a - b).abs() < 1e-4, "{map:?}"));
+    }
+}

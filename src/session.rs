@@ -1,0 +1,282 @@
+//! ONNX Runtime: which library, which device, running networks, stopping them.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use ndarray::ArrayD;
+use ort::ep;
+use ort::session::{RunOptions, Session, SessionInputValue};
+use ort::value::{DynValue, Tensor, TensorRef};
+
+use crate::error::{Error, Result};
+
+/// Where networks run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Device {
+    /// The first CUDA device where there is one that works, otherwise the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// A CUDA device by number.
+    Cuda(i32),
+}
+
+/// A wish to stop, shared by whoever asks and whoever works. Work stops inside the current network run.
+#[derive(Clone, Default)]
+pub struct Cancel {
+    shared: Arc<CancelState>,
+}
+
+#[derive(Default)]
+struct CancelState {
+    wanted: AtomicBool,
+    running: Mutex<Option<Arc<RunOptions>>>,
+}
+
+impl Cancel {
+    /// Asks for the end, from any thread.
+    pub fn cancel(&self) {
+        self.shared.wanted.store(true, Ordering::SeqCst);
+        if let Some(run) = lock(&self.shared.running).as_ref() {
+            // A run that cannot be terminated ends by itself, and the flag is seen behind it.
+            let _ = run.terminate();
+        }
+    }
+
+    /// Whether the end was asked for.
+    pub fn is_cancelled(&self) -> bool {
+        self.shared.wanted.load(Ordering::SeqCst)
+    }
+
+    /// # Errors
+    /// The cancelled error when the end was asked for.
+    pub fn check(&self) -> Result<()> {
+        if self.is_cancelled() { Err(Error::cancelled()) } else { Ok(()) }
+    }
+
+    fn begin(&self, run: &Arc<RunOptions>) -> Result<()> {
+        *lock(&self.shared.running) = Some(run.clone());
+        self.check()
+    }
+
+    fn end(&self) {
+        *lock(&self.shared.running) = None;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The loaded library. A process has one; it stays until the process ends, because ONNX Runtime does not survive being
+/// torn down and set up again.
+#[derive(Debug)]
+pub struct Runtime {
+    environment: ort::environment::Environment,
+    library: PathBuf,
+}
+
+static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+static LOADING: Mutex<()> = Mutex::new(());
+
+/// The environment variable that names the ONNX Runtime library.
+pub const LIBRARY_VARIABLE: &str = "MOTIONCLONE_ONNXRUNTIME";
+
+#[cfg(target_os = "windows")]
+const LIBRARY_NAMES: &[&str] = &["onnxruntime.dll"];
+#[cfg(target_os = "macos")]
+const LIBRARY_NAMES: &[&str] = &["libonnxruntime.dylib"];
+#[cfg(not(any(target_os = "windows", target_os = "macos")))]
+const LIBRARY_NAMES: &[&str] = &["libonnxruntime.so", "libonnxruntime.so.1"];
+
+impl Runtime {
+    /// Loads ONNX Runtime once for the process, from `library`, or the file named by [`LIBRARY_VARIABLE`], or the folder
+    /// of this library or of the program. The host's search path is never used.
+    ///
+    /// # Errors
+    /// When no library is found, it cannot be loaded, or it is too old.
+    pub fn load(library: Option<&Path>) -> Result<&'static Self> {
+        if let Some(runtime) = RUNTIME.get() {
+            return Ok(runtime);
+        }
+        let _guard = lock(&LOADING);
+        if let Some(runtime) = RUNTIME.get() {
+            return Ok(runtime);
+        }
+        let library = find_library(library)?;
+        let failed = |e: &dyn std::fmt::Display| Error::input(format!("cannot load ONNX Runtime: {e}")).with_path(&library);
+        let environment = ort::init_from(&library)
+            .map_err(|e| failed(&e))?
+            .with_name("motionclone")
+            .with_telemetry(false)
+            .build()
+            .map_err(|e| failed(&e))?;
+        Ok(RUNTIME.get_or_init(|| Self { environment, library: library.clone() }))
+    }
+
+    /// The library's file.
+    pub fn library(&self) -> &Path {
+        &self.library
+    }
+
+    /// What the library says of itself: version and build.
+    pub fn build_info(&self) -> &'static str {
+        ort::info()
+    }
+}
+
+fn find_library(given: Option<&Path>) -> Result<PathBuf> {
+    let absolute = |path: &Path| std::path::absolute(path).map_err(|e| Error::io(path, e));
+    let configured = given.map(Path::to_path_buf).or_else(|| std::env::var_os(LIBRARY_VARIABLE).map(PathBuf::from));
+    if let Some(path) = configured {
+        if !path.is_file() {
+            return Err(Error::input("no ONNX Runtime library there").with_path(&path));
+        }
+        return absolute(&path);
+    }
+    let folders: Vec<PathBuf> = [crate::library_folder(), std::env::current_exe().ok().and_then(|p| p.parent().map(Path::to_path_buf))]
+        .into_iter()
+        .flatten()
+        .collect();
+    for folder in &folders {
+        for name in LIBRARY_NAMES {
+            let path = folder.join(name);
+            if path.is_file() {
+                return absolute(&path);
+            }
+        }
+    }
+    let places: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
+    Err(Error::input(format!(
+        "no ONNX Runtime: put {} beside the program, or name it in {LIBRARY_VARIABLE}; looked in {}",
+        LIBRARY_NAMES[0],
+        places.join(", ")
+    )))
+}
+
+/// How networks are run.
+#[derive(Debug, Clone, Default)]
+pub struct RunSettings {
+    /// CPU threads; ONNX Runtime's own choice (one a core) when absent.
+    pub threads: Option<usize>,
+    /// CUDA device, or the CPU when absent.
+    pub cuda: Option<i32>,
+}
+
+/// One network, loaded.
+pub struct Network {
+    session: Session,
+    name: String,
+}
+
+/// A network's input.
+pub enum Input<'a> {
+    /// Numbers in the host's memory.
+    Array(&'a ArrayD<f32>),
+    /// Integers in the host's memory.
+    Integers(&'a ArrayD<i64>),
+    /// A value that ONNX Runtime holds: another network's output, or a tensor made once for many runs.
+    Value(&'a DynValue),
+}
+
+/// A network's outputs by name.
+pub struct Outputs {
+    values: HashMap<String, DynValue>,
+    network: String,
+}
+
+impl Network {
+    /// Loads an ONNX model given in memory whose weights lie in files in `folder`.
+    ///
+    /// # Errors
+    /// When ONNX Runtime refuses it.
+    pub fn load(runtime: &Runtime, name: &str, model: &[u8], folder: &Path, settings: &RunSettings) -> Result<Self> {
+        let session = Self::session(runtime, model, folder, settings)
+            .map_err(|e| Error::failure(format!("cannot load the {name} network: {e}")))?;
+        Ok(Self { session, name: name.into() })
+    }
+
+    fn session(runtime: &Runtime, model: &[u8], folder: &Path, settings: &RunSettings) -> ort::Result<Session> {
+        let folder = folder.to_string_lossy();
+        let mut builder = Session::builder(&runtime.environment)?
+            .with_config_entry("session.model_external_initializers_file_folder_path", &folder)?
+            // Idle threads must leave the cores to the editor that hosts this library.
+            .with_intra_op_spinning(false)?;
+        if let Some(threads) = settings.threads {
+            builder = builder.with_intra_threads(threads)?;
+        }
+        if let Some(device) = settings.cuda {
+            let provider = ep::CUDA::default().with_device_id(device).build().error_on_failure();
+            builder = builder.with_execution_providers([provider])?;
+        }
+        builder.commit_from_memory(model)
+    }
+
+    /// Runs the network once.
+    ///
+    /// # Errors
+    /// When inputs do not fit, the device runs out of memory, or the run was cancelled.
+    pub fn run(&mut self, inputs: &[(&str, Input)], cancel: &Cancel) -> Result<Outputs> {
+        let name = self.name.clone();
+        let failed = |e: ort::Error| {
+            if cancel.is_cancelled() { Error::cancelled() } else { Error::failure(format!("running the {name} network: {e}")) }
+        };
+        let options = Arc::new(RunOptions::new().map_err(failed)?);
+        let mut values: Vec<(&str, SessionInputValue)> = Vec::with_capacity(inputs.len());
+        for (key, input) in inputs {
+            let value = match input {
+                Input::Array(array) => TensorRef::from_array_view(array.view()).map_err(failed)?.into_dyn().into(),
+                Input::Integers(array) => TensorRef::from_array_view(array.view()).map_err(failed)?.into_dyn().into(),
+                Input::Value(value) => (*value).into(),
+            };
+            values.push((key, value));
+        }
+        cancel.begin(&options)?;
+        let result = self.session.run_with_options(values, &options);
+        cancel.end();
+        let mut outputs = result.map_err(failed)?;
+        let keys: Vec<String> = outputs.keys().map(str::to_string).collect();
+        let values = keys.into_iter().filter_map(|k| outputs.remove(&k).map(|v| (k, v))).collect();
+        Ok(Outputs { values, network: name.clone() })
+    }
+}
+
+impl Outputs {
+    /// An output's numbers, copied to the host.
+    ///
+    /// # Errors
+    /// When there is no such output of 32-bit floating point.
+    pub fn array(&self, name: &str) -> Result<ArrayD<f32>> {
+        let value = self.values.get(name).ok_or_else(|| self.missing(name))?;
+        let view = value.try_extract_array::<f32>().map_err(|e| Error::failure(format!("output '{name}': {e}")))?;
+        Ok(view.into_owned())
+    }
+
+    /// Takes an output as ONNX Runtime holds it.
+    ///
+    /// # Errors
+    /// When there is no such output.
+    pub fn take(&mut self, name: &str) -> Result<DynValue> {
+        self.values.remove(name).ok_or_else(|| self.missing(name))
+    }
+
+    /// Every output with its name.
+    pub fn into_values(self) -> HashMap<String, DynValue> {
+        self.values
+    }
+
+    fn missing(&self, name: &str) -> Error {
+        Error::failure(format!("the {} network has no output '{name}'", self.network))
+    }
+}
+
+/// A tensor that is made once and given to many runs.
+///
+/// # Errors
+/// When ONNX Runtime has no memory for it.
+pub fn tensor(array: ArrayD<f32>) -> Result<DynValue> {
+    Ok(Tensor::from_array(array).map_err(|e| Error::failure(format!("cannot make a tensor: {e}")))?.into_dyn())
+}
