@@ -1,1 +1,101 @@
-fn main() {}
+//! The project's own commands. No dependencies, because this is compiled before anything else.
+
+mod demo;
+mod licences;
+mod setup;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use setup::Runtime;
+
+/// An error is one line for the person at the terminal.
+type Result<T, E = String> = std::result::Result<T, E>;
+
+const USAGE: &str = "\
+cargo xtask demo [--cuda]   build, set up, and clone the motion of a clip drawn here into out/demo
+cargo xtask test            set up and run every check and test
+cargo xtask setup [--cuda]  only fetch ONNX Runtime and ffmpeg, and print where they lie
+
+--cuda takes the ONNX Runtime that runs on NVIDIA GPUs; CUDA 12 and cuDNN 9 must be installed.";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match arguments.as_slice() {
+        ["demo"] => setup::tools(Runtime::Cpu).and_then(|tools| demo::clone_a_drawn_clip(&tools)),
+        ["demo", "--cuda"] => setup::tools(Runtime::Cuda).and_then(|tools| demo::clone_a_drawn_clip(&tools)),
+        ["test"] => test(),
+        ["setup"] => setup::tools(Runtime::Cpu).map(|tools| print!("{tools}")),
+        ["setup", "--cuda"] => setup::tools(Runtime::Cuda).map(|tools| print!("{tools}")),
+        ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        _ => Err(format!("unknown arguments\n{USAGE}")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn test() -> Result<()> {
+    let start = Instant::now();
+    run(cargo(&["fmt", "--all", "--check"]))?;
+    licences::check()?;
+    let tools = setup::tools(Runtime::Cpu)?;
+    let python = setup::python_packages("onnx==1.23.2")?;
+    run(cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
+    let mut tests = cargo(&["test", "--release", "--workspace"]);
+    tools.apply(&mut tests);
+    run(tests.env("PYTHONPATH", python))?;
+    println!("all checks and tests passed in {:.0} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// The project's folder.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// Where cargo builds.
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |folder| root().join(folder))
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).current_dir(root());
+    command
+}
+
+/// Shows a command, runs it, and fails when it does.
+fn run(command: impl std::borrow::BorrowMut<Command>) -> Result<()> {
+    let mut command = command;
+    let command = command.borrow_mut();
+    let shown = show(command);
+    println!("$ {shown}");
+    let status = command.status().map_err(|e| format!("{shown}: {e}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{shown}: {status}")) }
+}
+
+/// Runs a command and gives its output.
+fn output(command: &mut Command) -> Result<String> {
+    let shown = show(command);
+    let output = command.output().map_err(|e| format!("{shown}: {e}"))?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(format!("{shown}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr).trim()))
+    }
+}
+
+fn show(command: &Command) -> String {
+    let name = Path::new(command.get_program()).file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    command.get_args().fold(name, |line, argument| format!("{line} {}", argument.to_string_lossy()))
+}
