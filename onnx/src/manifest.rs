@@ -203,7 +203,11 @@ impl Manifest {
         let path = bundle.join(MANIFEST_FILE);
         let mut text = serde_json::to_string_pretty(self).map_err(|e| Error::failure(e.to_string()))?;
         text.push('\n');
-        let mut file = tempfile::NamedTempFile::new_in(bundle).map_err(|e| Error::io(&path, e))?;
+        let mut builder = tempfile::Builder::new();
+        // Temporary files are for their owner alone; a bundle is for whom the user's mask says.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let mut file = builder.tempfile_in(bundle).map_err(|e| Error::io(&path, e))?;
         std::io::Write::write_all(&mut file, text.as_bytes()).map_err(|e| Error::io(&path, e))?;
         file.persist(&path).map_err(|e| Error::io(&path, e.error))?;
         Ok(())
