@@ -5,7 +5,9 @@ writes the published checkpoint formats to `DIR/checkpoints`.
 """
 
 import argparse
+import contextlib
 import dataclasses
+import functools
 import math
 import pathlib
 import time
@@ -362,22 +364,25 @@ def load(folder, name, module):
     return path.exists()
 
 
-def compile_parts(how):
-    """Lets PyTorch's compiler fuse the temporal attention, or every block."""
+@contextlib.contextmanager
+def compiled(blocks):
+    """Lets PyTorch's compiler fuse the temporal attention and, inside, these kinds of block."""
     torch._dynamo.config.recompile_limit = 256
-    if how == "temporal":
-        model.temporal_product = torch.compile(model.temporal_sums, dynamic=False)
-    if how == "blocks":
-        model.temporal_product = model.temporal_sums
-        for block in (model.ResnetBlock, model.SpatialTransformer, model.TemporalTransformer):
-            block.forward = torch.compile(block.forward, dynamic=False)
+    before = [block.forward for block in blocks]
+    model.temporal_attend = torch.compile(model.temporal_sums, dynamic=False)
+    for block in blocks:
+        block.forward = torch.compile(block.forward, dynamic=False)
+    yield
+    for block, forward in zip(blocks, before):
+        block.forward = forward
+    model.temporal_attend = model.attend
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--pool", type=int, default=config.POOL, help="clips to draw and encode")
-    parser.add_argument("--compile", choices=["none", "temporal", "blocks"], default="temporal")
+    parser.add_argument("--compile", choices=["none", "temporal", "transformers"], default="transformers")
     parser.add_argument("--no-graph", dest="graph", action="store_false", help="do not record CUDA graphs")
     for name, phase in config.PHASES.items():
         parser.add_argument(f"--{name}-steps", type=int, default=phase.steps)
@@ -398,8 +403,11 @@ def main():
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")
-        if args.compile != "none":
-            compile_parts(args.compile)
+    if device.type != "cuda" or args.compile == "none":
+        fuse = contextlib.nullcontext, contextlib.nullcontext
+    else:
+        blocks = [model.SpatialTransformer, model.TemporalTransformer] if args.compile == "transformers" else []
+        fuse = functools.partial(compiled, blocks), functools.partial(compiled, [])
     weights = args.out / "weights"
     tokenizer = Tokenizer()
 
@@ -414,18 +422,22 @@ def main():
     done = load(weights, "unet", unet) and load(weights, "text", text)
     if not done:
         if not (load(weights, "unet_images", unet) and load(weights, "text_images", text)):
-            train_images(args, device, pool, unet, text)
+            with fuse[0]():
+                train_images(args, device, pool, unet, text)
             save(weights, "unet_images", unet)
             save(weights, "text_images", text)
         print(f"after the pictures: {time.time() - began:.0f} s", flush=True)
-        train_clips(args, device, pool, unet, text)
+        with fuse[0]():
+            train_clips(args, device, pool, unet, text)
         save(weights, "unet", unet)
         save(weights, "text", text)
     print(f"after the clips: {time.time() - began:.0f} s", flush=True)
     for kind, train in (("rgb", train_rgb), ("scribble", train_scribble)):
         control = model.SparseControl(kind).to(device)
         if not load(weights, kind, control):
-            save(weights, kind, train(args, device, pool, unet, text))
+            with fuse[1]():  # frozen parts would have to be compiled anew
+                trained = train(args, device, pool, unet, text)
+            save(weights, kind, trained)
         print(f"after {kind}: {time.time() - began:.0f} s", flush=True)
     checkpoints.export(weights, args.out / "checkpoints", tokenizer)
 
