@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use motionclone::frames::Frames;
+use motionclone::onnx::checkpoint::Precision;
 use motionclone::onnx::manifest::{Defaults, Manifest};
 use motionclone::onnx::model::config::ControlKind;
 use motionclone::session::Device;
@@ -29,8 +30,6 @@ pub enum Command {
     Extract(Extract),
     /// Run the published configuration files as they are.
     Run(Run),
-    /// Write the ONNX graphs of a bundle, for other runtimes or to look at.
-    Export(Export),
     /// Show what was found: ONNX Runtime, devices, ffmpeg, a bundle's contents.
     Doctor(Doctor),
 }
@@ -70,19 +69,12 @@ pub struct Import {
     /// Folder with vocab.json and merges.txt; looked for in and beside the base unless given.
     #[arg(long, value_name = "DIR")]
     pub tokenizer: Option<PathBuf>,
-    /// Precision of the bundle's weights; keep leaves each tensor as it is.
-    #[arg(long, value_enum, default_value = "keep")]
-    pub dtype: WeightType,
+    /// Precision of the bundle's weights: keep (as they are), f16 or f32.
+    #[arg(long, value_name = "PRECISION", default_value = "keep")]
+    pub dtype: Precision,
     /// Folder of the new bundle.
     #[arg(long, value_name = "BUNDLE")]
     pub out: PathBuf,
-}
-
-#[derive(Debug, Copy, Clone, PartialEq, Eq, clap::ValueEnum)]
-pub enum WeightType {
-    Keep,
-    F16,
-    F32,
 }
 
 #[derive(Debug, Args)]
@@ -161,22 +153,6 @@ pub struct Run {
     #[arg(long)]
     pub contact_sheets: bool,
     /// Folder for the new clips.
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
-}
-
-#[derive(Debug, Args)]
-pub struct Export {
-    /// The bundle.
-    #[arg(long, value_name = "BUNDLE")]
-    pub bundle: PathBuf,
-    /// Pixels of the clips that the graphs are for.
-    #[arg(long, value_name = "WxH", value_parser = size)]
-    pub size: (usize, usize),
-    /// Frames of the clips that the graphs are for.
-    #[arg(long, value_name = "N")]
-    pub frames: usize,
-    /// Folder of the graphs.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
 }

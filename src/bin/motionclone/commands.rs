@@ -5,13 +5,13 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use motionclone::onnx::checkpoint::{self, ImportOptions, Precision};
-use motionclone::onnx::manifest::Manifest;
 use motionclone::motion::Motion;
+use motionclone::onnx::checkpoint::{self, ImportOptions};
+use motionclone::onnx::manifest::Manifest;
 use motionclone::settings::Settings;
 use motionclone::{Error, Result};
 
-use crate::args::{CloneClip, Extract, Import, Run, WeightType};
+use crate::args::{CloneClip, Extract, Import, Run};
 use crate::clip::Clip;
 use crate::output::{self, Output};
 use crate::published::{self, Configuration, Example};
@@ -31,11 +31,7 @@ pub fn import(args: Import, work: &mut Work) -> Result<()> {
         sparsectrl_scribble: args.sparsectrl_scribble,
         model_config: args.model_config,
         sparsectrl_config: args.sparsectrl_config,
-        precision: match args.dtype {
-            WeightType::Keep => Precision::Keep,
-            WeightType::F16 => Precision::F16,
-            WeightType::F32 => Precision::F32,
-        },
+        precision: args.dtype,
         out: args.out,
     };
     let Work { terminal, cancel } = work;
@@ -124,8 +120,7 @@ fn run_all(
     let mut planned = Vec::new();
     for example in examples {
         let terminal = &mut work.terminal;
-        let mut resolve =
-            |path: &Path| published::resolve(path, &args.examples, &mut |notice| terminal.notice(notice));
+        let mut resolve = |path: &Path| published::resolve(path, &args.examples, &mut |notice| terminal.notice(notice));
         let settings = configuration.settings(&manifest.defaults, example, args.size, args.frames, &mut resolve)?;
         let video = resolve(&example.video_path);
         settings.check(manifest)?;

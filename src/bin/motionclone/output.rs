@@ -8,6 +8,7 @@ use std::process::Stdio;
 
 use image::{ImageFormat, RgbImage};
 use motionclone::frames::Frames;
+use motionclone::onnx::unfinished;
 use motionclone::session::Cancel;
 use motionclone::{Error, Result};
 use tempfile::TempPath;
@@ -118,7 +119,7 @@ impl Output {
 
     fn write_folder(&self, frames: &Frames, cancel: &Cancel) -> Result<()> {
         let fail = |e: std::io::Error| cannot_write(&self.path, e);
-        let folder = builder(0o777).tempdir_in(parent(&self.path)).map_err(fail)?;
+        let folder = unfinished::folder(&self.path).map_err(fail)?;
         for (index, frame) in frames.iter().enumerate() {
             cancel.check()?;
             let path = folder.path().join(format!("frame_{index:04}.png"));
@@ -189,32 +190,15 @@ pub fn check_writable(path: &Path) -> Result<()> {
 
 /// An empty file beside `path` with its extension, removed unless renamed.
 fn beside(path: &Path) -> Result<TempPath> {
-    let folder = parent(path);
+    let folder = unfinished::parent(path);
     if !folder.is_dir() {
         return Err(cannot_write(path, format!("there is no folder {}", folder.display())));
     }
-    let suffix = path.extension().map(|e| format!(".{}", e.to_string_lossy())).unwrap_or_default();
-    let file = builder(0o666).suffix(&suffix).tempfile_in(folder).map_err(|e| cannot_write(path, e))?;
-    Ok(file.into_temp_path())
-}
-
-/// Temporary files are for their owner alone by default; results get what the umask leaves of `mode`.
-fn builder<'a>(mode: u32) -> tempfile::Builder<'a, 'a> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".motionclone-");
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
-    #[cfg(not(unix))]
-    let _ = mode;
-    builder
+    Ok(unfinished::file(path).map_err(|e| cannot_write(path, e))?.into_temp_path())
 }
 
 fn persist(temporary: TempPath, path: &Path) -> Result<()> {
     temporary.persist(path).map_err(|e| cannot_write(path, e.error))
-}
-
-fn parent(path: &Path) -> &Path {
-    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn holds_only_frames(folder: &Path) -> bool {

@@ -13,6 +13,8 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 pub struct Terminal {
     bar: Option<ProgressBar>,
     stage: String,
+    /// Whether the stage's last step was shown.
+    ended: bool,
     is_terminal: bool,
     last_line: Instant,
 }
@@ -22,6 +24,7 @@ impl Terminal {
         Self {
             bar: None,
             stage: String::new(),
+            ended: false,
             is_terminal: std::io::stderr().is_terminal(),
             last_line: Instant::now(),
         }
@@ -68,6 +71,7 @@ impl Terminal {
         if begins {
             self.finish();
             self.stage = stage.into();
+            self.ended = false;
         }
         if self.is_terminal {
             let bar = self.bar.get_or_insert_with(|| {
@@ -80,8 +84,9 @@ impl Terminal {
             bar.set_length(total);
             bar.set_message(details.to_string());
             bar.set_position(step);
-        } else if begins || step == total || self.last_line.elapsed() >= LINE_EVERY {
+        } else if begins || (step == total && !self.ended) || self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
+            self.ended = step == total;
             let comma = if details.is_empty() { "" } else { ", " };
             eprintln!("{stage}: {unit} {step} of {total}{comma}{details}");
         }
