@@ -17,7 +17,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::model::config::{ControlConfig, ControlKind, TextConfig, UnetConfig, VaeConfig};
-use crate::{Error, Result};
+use crate::{Error, Result, unfinished};
 
 /// The format this library writes and the newest it reads.
 pub const FORMAT: u32 = 1;
@@ -203,7 +203,7 @@ impl Manifest {
         let path = bundle.join(MANIFEST_FILE);
         let mut text = serde_json::to_string_pretty(self).map_err(|e| Error::failure(e.to_string()))?;
         text.push('\n');
-        let mut file = tempfile::NamedTempFile::new_in(bundle).map_err(|e| Error::io(&path, e))?;
+        let mut file = unfinished::file(&path).map_err(|e| Error::io(&path, e))?;
         std::io::Write::write_all(&mut file, text.as_bytes()).map_err(|e| Error::io(&path, e))?;
         file.persist(&path).map_err(|e| Error::io(&path, e.error))?;
         Ok(())
