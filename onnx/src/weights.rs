@@ -51,8 +51,8 @@ impl WeightIndex {
         let mut bytes = vec![0; header as usize];
         file.read_exact(&mut bytes).map_err(|e| Error::io(path, e))?;
         // Deserializing checks that the tensors follow each other without gaps and have the sizes of their shapes.
-        let metadata: Metadata = serde_json::from_slice(&bytes)
-            .map_err(|e| bad(format!("not a valid safetensors header: {e}")))?;
+        let metadata: Metadata =
+            serde_json::from_slice(&bytes).map_err(|e| bad(format!("not a valid safetensors header: {e}")))?;
         let start = 8 + header;
         let mut tensors = HashMap::new();
         for (name, info) in metadata.tensors() {

@@ -360,7 +360,12 @@ impl Graph {
 
     fn move_leaf(&self, value: Value, graph: &mut Graph, moved: &mut HashMap<Value, Value>) {
         if !moved.contains_key(&value) {
-            let copy = graph.add_value(self.info(value).clone());
+            let mut info = self.info(value).clone();
+            if let Origin::Constant(_) = info.origin {
+                // Constants are numbered; the new graph has made some of its own.
+                info.name = format!("constant_{}", graph.values.len());
+            }
+            let copy = graph.add_value(info);
             moved.insert(value, copy);
         }
     }

@@ -1,0 +1,341 @@
+//! Every recorded run of the reference, reproduced from the published checkpoint files: a table of relative errors
+//! ‖a − b‖ / ‖b‖, and a failure where one is over its bound.
+//!
+//! `MOTIONCLONE_GOLDEN` names another folder of records, `MOTIONCLONE_CLIPS` the folder of the reference clips, which
+//! are not part of the project; the condition images lie beside it.
+
+mod recorded;
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use motionclone::frames::{Frames, sample_indices};
+use motionclone::guidance;
+use motionclone::job::Event;
+use motionclone::motion::{Motion, MotionInfo, SparseAttention};
+use motionclone::onnx::checkpoint::{ImportOptions, import};
+use motionclone::onnx::model::config::ControlKind;
+use motionclone::random::CpuGenerator;
+use motionclone::schedule::Schedule;
+use motionclone::session::{Cancel, Device};
+use motionclone::settings::{Control, Settings};
+use motionclone::{Engine, EngineOptions, vae};
+use ndarray::{ArrayD, Axis, IxDyn};
+use recorded::{Case, golden};
+
+/// The rows of the printed table.
+#[derive(Default)]
+struct Table {
+    rows: Vec<(String, String, f64, f64)>,
+}
+
+impl Table {
+    fn add(&mut self, case: &str, tensor: &str, error: f64, bound: f64) {
+        let same = |row: &&mut (String, String, f64, f64)| row.0 == case && row.1 == tensor;
+        match self.rows.iter_mut().find(same) {
+            Some(row) => row.2 = if error.is_nan() { error } else { row.2.max(error) },
+            None => self.rows.push((case.into(), tensor.into(), error, bound)),
+        }
+    }
+
+    fn print(&self) -> usize {
+        println!("\n{:<14} {:<28} {:>12} {:>9}", "case", "tensor", "error", "bound");
+        // A NaN is no pass.
+        let passed = |(_, _, error, bound): &(String, String, f64, f64)| error <= bound;
+        for row in &self.rows {
+            let (case, tensor, error, bound) = row;
+            let mark = if passed(row) { "" } else { "   OVER" };
+            println!("{case:<14} {tensor:<28} {error:>12.2e} {bound:>9.0e}{mark}");
+        }
+        self.rows.iter().filter(|row| !passed(row)).count()
+    }
+}
+
+fn relative<'a>(a: impl IntoIterator<Item = &'a f32>, b: impl IntoIterator<Item = &'a f32>) -> f64 {
+    let (mut difference, mut size) = (0f64, 0f64);
+    let (mut a, mut b) = (a.into_iter(), b.into_iter());
+    loop {
+        match (a.next(), b.next()) {
+            (Some(a), Some(b)) => {
+                difference += (f64::from(*a) - f64::from(*b)).powi(2);
+                size += f64::from(*b).powi(2);
+            }
+            (None, None) => return (difference / size.max(1e-60)).sqrt(),
+            _ => return f64::NAN,
+        }
+    }
+}
+
+fn clips() -> PathBuf {
+    let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/videos");
+    std::env::var_os("MOTIONCLONE_CLIPS").map_or_else(beside, PathBuf::from)
+}
+
+/// Imports the checkpoints as the recorded runs loaded them.
+fn engine(adapter: bool, folder: &tempfile::TempDir) -> Engine {
+    let checkpoints = golden().join("checkpoints");
+    let file = |name: &str| Some(checkpoints.join(name)).filter(|path| path.exists());
+    let out = folder.path().join(if adapter { "adapter" } else { "plain" });
+    if !out.exists() {
+        let options = ImportOptions {
+            base: checkpoints.join("StableDiffusion"),
+            motion_module: file("v3_sd15_mm.ckpt"),
+            dreambooth: file("dreambooth.safetensors"),
+            adapter: file("v3_sd15_adapter.ckpt").filter(|_| adapter).map(|path| (path, 1.0)),
+            sparsectrl_rgb: file("v3_sd15_sparsectrl_rgb.ckpt"),
+            sparsectrl_scribble: file("v3_sd15_sparsectrl_scribble.ckpt"),
+            sparsectrl_config: file("sparsectrl_configs.json"),
+            model_config: file("model_config.json"),
+            out: out.clone(),
+            ..Default::default()
+        };
+        import(&options, &mut |_| ControlFlow::Continue(())).unwrap();
+    }
+    Engine::open(&out, &EngineOptions { device: Device::Cpu, ..Default::default() }).unwrap()
+}
+
+fn settings(case: &Case, engine: &Engine) -> Settings {
+    let text = |key: &str| case.settings[key].as_str().unwrap().to_string();
+    let count = |key: &str| case.settings[key].as_u64().unwrap() as usize;
+    let number = |key: &str| case.settings[key].as_f64().unwrap();
+    let control = case.settings["kind"].as_str().map(|kind| Control {
+        kind: if kind == "rgb" { ControlKind::Rgb } else { ControlKind::Scribble },
+        scale: number("controlnet_scale"),
+        images: case.settings["image_index"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|frame| (Frames { width: 0, height: 0, data: Vec::new() }, frame.as_u64().unwrap() as usize))
+            .collect(),
+    });
+    Settings {
+        prompt: text("prompt"),
+        negative_prompt: text("negative_prompt"),
+        seed: count("seed") as u64,
+        width: count("width"),
+        height: count("height"),
+        frames: count("video_length"),
+        steps: count("inference_steps"),
+        guidance_steps: count("guidance_steps"),
+        guidance_scale: number("guidance_scale"),
+        warm_up: count("warm_up_steps"),
+        cool_up: count("cool_up_steps"),
+        motion_weight: number("motion_guidance_weight"),
+        cfg: number("cfg_scale"),
+        noise_step: count("add_noise_step"),
+        blocks: case.settings["motion_guidance_blocks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|block| block.as_str().unwrap().to_string())
+            .collect(),
+        control,
+        ..Settings::new(&engine.manifest().defaults, "")
+    }
+}
+
+/// The recorded motion representation.
+fn motion(case: &Case, settings: &Settings, engine: &Engine) -> Motion {
+    let mut maps = BTreeMap::new();
+    for name in case.names().iter().filter_map(|name| name.strip_prefix("extract.value.")) {
+        let values = case.array(&format!("extract.value.{name}"));
+        let &[positions, heads, frames, k] = values.shape() else { panic!("{name}: {:?}", values.shape()) };
+        let values = values.into_raw_vec_and_offset().0;
+        let indices = case.bytes(&format!("extract.index.{name}"));
+        maps.insert(name.to_string(), SparseAttention { positions, heads, frames, k, values, indices });
+    }
+    Motion { maps, info: MotionInfo::new(engine.manifest(), settings, "recorded") }
+}
+
+fn recorded_frames(case: &Case, settings: &Settings) -> Frames {
+    let planar = ArrayD::from_shape_vec(
+        IxDyn(&[settings.frames, 3, settings.height, settings.width]),
+        case.bytes("reference_frames"),
+    )
+    .unwrap();
+    let interleaved = planar.permuted_axes(IxDyn(&[0, 2, 3, 1]));
+    Frames { width: settings.width, height: settings.height, data: interleaved.iter().copied().collect() }
+}
+
+fn text_and_noise(case: &Case, settings: &Settings, engine: &mut Engine, table: &mut Table) {
+    let config = engine.manifest().text_encoder.clone();
+    let ids = case.i64("input_ids");
+    let embeddings = case.array("text_embeddings");
+    for (row, prompt) in [&settings.negative_prompt, &settings.prompt].into_iter().enumerate() {
+        let tokens = engine.bundle().tokenizer.encode(prompt, config.max_positions).unwrap();
+        let expected = &ids[row * config.max_positions..][..config.max_positions];
+        table.add(&case.name, "input_ids", f64::from(u8::from(tokens.ids != expected)), 0.0);
+        let (found, _) = engine.encode_text(prompt, &Cancel::default()).unwrap();
+        table.add(&case.name, "text_embeddings", relative(&found, embeddings.index_axis(Axis(0), row)), 1e-5);
+    }
+    for name in ["extract.latent_noise", "initial_latents"] {
+        let expected = case.array(name);
+        let found = CpuGenerator::new(settings.seed).randn(expected.len());
+        table.add(&case.name, "random draws", relative(&found, &expected), 1e-5);
+    }
+    let Settings { steps, guidance_steps, guidance_scale, .. } = *settings;
+    let schedule = Schedule::new(&engine.manifest().schedule, steps, guidance_steps, guidance_scale).unwrap();
+    let different = schedule.timesteps != case.i64("timesteps");
+    table.add(&case.name, "timesteps", f64::from(u8::from(different)), 0.0);
+}
+
+/// Top-1 indices may differ only where the two strongest entries are closer than 1e-6.
+fn wrong_indices(found: &SparseAttention, recorded: &SparseAttention, attention: &ArrayD<f32>) -> usize {
+    let attention: Vec<f32> = attention.iter().copied().collect();
+    let wrong = |row: &usize| {
+        let value = |index: u8| attention[row * found.frames + usize::from(index)];
+        let (a, b) = (found.indices[*row], recorded.indices[*row]);
+        a != b && (value(a) - value(b)).abs() >= 1e-6
+    };
+    (0..recorded.indices.len()).filter(wrong).count()
+}
+
+fn extraction(case: &Case, settings: &Settings, engine: &mut Engine, table: &mut Table) -> Motion {
+    let (mut watch, cancel) = (|_: Event| (), Cancel::default());
+    let frames = recorded_frames(case, settings);
+    let noise = case.array("extract.vae_noise").into_raw_vec_and_offset().0;
+    let latents = engine.encode_with(&vae::pixels(&frames), &noise, settings, &mut watch, &cancel).unwrap();
+    let pixels = vae::unit_pixels(&frames);
+    let maps = engine.attention(&latents, Some(&pixels), settings, &mut watch, &cancel).unwrap();
+    let recorded = motion(case, settings, engine);
+    assert_eq!(maps.keys().collect::<Vec<_>>(), recorded.maps.keys().collect::<Vec<_>>());
+    for (name, map) in &maps {
+        let expected = case.array(&format!("extract.attention.{name}"));
+        assert_eq!(map.shape(), expected.shape(), "{name}");
+        table.add(&case.name, "extracted attention", relative(map, &expected), 1e-5);
+        let shape = map.shape().try_into().unwrap();
+        let flat: Vec<f32> = map.iter().copied().collect();
+        let found = SparseAttention::from_attention(&flat, shape, 1).unwrap();
+        let recorded = &recorded.maps[name];
+        table.add(&case.name, "extracted values", relative(&found.values, &recorded.values), 1e-5);
+        table.add(&case.name, "top-1 indices", wrong_indices(&found, recorded, &expected) as f64, 0.0);
+    }
+    engine.extract_latents(&latents, Some(&pixels), settings, "recorded", &mut watch, &cancel).unwrap()
+}
+
+/// `[1, c, n, h, w]` as `[n, c, h, w]`.
+fn control_images(case: &Case) -> Option<ArrayD<f32>> {
+    case.names().iter().any(|name| name == "control.images").then(|| {
+        let images = case.array("control.images").index_axis_move(Axis(0), 0);
+        images.permuted_axes(IxDyn(&[1, 0, 2, 3])).as_standard_layout().into_owned()
+    })
+}
+
+fn steps(case: &Case, settings: &Settings, engine: &mut Engine, table: &mut Table) {
+    let (mut watch, cancel) = (|_: Event| (), Cancel::default());
+    let motion = motion(case, settings, engine);
+    let images = control_images(case);
+    let denoising = engine.denoising(&motion, settings, images.as_ref(), &mut watch, &cancel).unwrap();
+    for index in 0..settings.steps {
+        let record = |name: &str| case.array(&format!("step.{index}.{name}"));
+        let latents = record("latents_in");
+        let step = denoising.step(engine, index, &latents, &cancel).unwrap();
+        let uncond = step.noise_uncond.unwrap();
+        table.add(&case.name, "ε, negative prompt", relative(&uncond, &record("noise_uncond")), 2e-5);
+        table.add(&case.name, "ε, prompt", relative(&step.noise_cond, &record("noise_cond")), 2e-5);
+        let guided = index < settings.guidance_steps;
+        assert_eq!(step.gradient.is_some(), guided, "step {index}");
+        let gradient = guided.then(|| record("gradient"));
+        if let (Some(found), Some(expected)) = (&step.gradient, &gradient) {
+            table.add(&case.name, "gradient", relative(found, expected), 2e-4);
+            let loss = step.loss.unwrap() as f32;
+            table.add(&case.name, "loss", relative(&[loss], &record("loss")), 1e-4);
+        }
+        table.add(&case.name, "latents after the step", relative(&step.latents, &record("latents_out")), 5e-5);
+        // The step's own arithmetic, fed with the recorded noise.
+        let flat = |array: &ArrayD<f32>| array.iter().copied().collect::<Vec<f32>>();
+        let (_, next) = guidance::denoise(
+            denoising.schedule.step(index).unwrap(),
+            &flat(&latents),
+            &flat(&record("noise_uncond")),
+            &flat(&record("noise_cond")),
+            settings.cfg,
+            gradient.as_ref().map(flat).as_deref(),
+        )
+        .unwrap();
+        table.add(&case.name, "step from recorded ε", relative(&next, &record("latents_out")), 1e-6);
+    }
+}
+
+fn whole_run(case: &Case, settings: &Settings, motion: &Motion, engine: &mut Engine, table: &mut Table) {
+    let (mut watch, cancel) = (|_: Event| (), Cancel::default());
+    let images = control_images(case);
+    let latents = engine.sample(motion, settings, images.as_ref(), &mut watch, &cancel).unwrap();
+    let video = engine.decode(&latents, settings, &mut watch, &cancel).unwrap();
+    table.add(&case.name, "video", relative(&video, &case.halves("video")), 2e-3);
+}
+
+/// Every frame of a clip, as ffmpeg converts it by default: a stream of PPM images, which carry their size.
+fn read_clip(path: &Path) -> Frames {
+    let ffmpeg = std::env::var_os("MOTIONCLONE_FFMPEG").unwrap_or_else(|| "ffmpeg".into());
+    let mut command = std::process::Command::new(ffmpeg);
+    command.args(["-loglevel", "error", "-i"]).arg(path).args(["-f", "image2pipe", "-c:v", "ppm", "-"]);
+    let stream = command.output().unwrap().stdout;
+    let mut frames = Frames { width: 0, height: 0, data: Vec::new() };
+    let mut rest = stream.as_slice();
+    while !rest.is_empty() {
+        let header = rest.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(2).unwrap().0 + 1;
+        let words: Vec<&str> = std::str::from_utf8(&rest[..header]).unwrap().split_whitespace().collect();
+        let ["P6", width, height, "255"] = words[..] else { panic!("no PPM image: {words:?}") };
+        (frames.width, frames.height) = (width.parse().unwrap(), height.parse().unwrap());
+        let end = header + frames.frame_len();
+        frames.data.extend_from_slice(&rest[header..end]);
+        rest = &rest[end..];
+    }
+    frames
+}
+
+/// Frames from the clip itself, and condition images from their files, where those are at hand.
+fn files(case: &Case, settings: &Settings, engine: &mut Engine, table: &mut Table) {
+    let (mut watch, cancel) = (|_: Event| (), Cancel::default());
+    let path = clips().join(case.settings["reference_video"].as_str().unwrap());
+    if path.exists() {
+        let clip = read_clip(&path);
+        let data =
+            sample_indices(clip.count(), settings.frames).into_iter().flat_map(|i| clip.frame(i)).copied().collect();
+        let frames = Frames { data, ..clip }.resize_align_corners(settings.width, settings.height);
+        let recorded = recorded_frames(case, settings);
+        let far = frames.data.iter().zip(&recorded.data).filter(|(a, b)| a.abs_diff(**b) > 1).count();
+        table.add(&case.name, "frames over 1/255 (share)", far as f64 / recorded.data.len() as f64, 1e-3);
+    } else {
+        println!("{}: frames from the clip are not checked: no {}", case.name, path.display());
+    }
+    let Some(expected) = control_images(case) else { return };
+    let names = case.settings["condition_images"].as_array().unwrap();
+    for (index, name) in names.iter().enumerate() {
+        let path = clips().join("../condition_images").join(name.as_str().unwrap());
+        if !path.exists() {
+            println!("{}: condition images from files are not checked: no {}", case.name, path.display());
+            return;
+        }
+        let image = Frames::open_image(&path).unwrap().resize_antialiased(settings.width, settings.height);
+        let found = match settings.control.as_ref().unwrap().kind {
+            ControlKind::Scribble => vae::unit_pixels(&image),
+            ControlKind::Rgb => {
+                let noise =
+                    case.array("control.vae_noise").index_axis_move(Axis(0), index).iter().copied().collect::<Vec<_>>();
+                engine.encode_with(&vae::pixels(&image), &noise, settings, &mut watch, &cancel).unwrap()
+            }
+        };
+        let error = relative(&found, expected.index_axis(Axis(0), index));
+        table.add(&case.name, "condition image from its file", error, 1e-2);
+    }
+}
+
+#[test]
+fn every_recorded_run_is_reproduced() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut table = Table::default();
+    for case in Case::all() {
+        let mut engine = engine(case.settings["adapter"].as_bool().unwrap_or(false), &folder);
+        let settings = settings(&case, &engine);
+        text_and_noise(&case, &settings, &mut engine, &mut table);
+        let motion = extraction(&case, &settings, &mut engine, &mut table);
+        steps(&case, &settings, &mut engine, &mut table);
+        whole_run(&case, &settings, &motion, &mut engine, &mut table);
+        files(&case, &settings, &mut engine, &mut table);
+    }
+    let over = table.print();
+    assert_eq!(over, 0, "{over} of {} figures are over their bounds", table.rows.len());
+}

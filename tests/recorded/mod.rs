@@ -1,0 +1,77 @@
+//! The recorded runs of the reference.
+#![allow(dead_code, reason = "every test program uses a part")]
+
+use std::path::{Path, PathBuf};
+
+use ndarray::{ArrayD, IxDyn};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+
+/// The folder of the recorded data; `MOTIONCLONE_GOLDEN` names another one.
+pub fn golden() -> PathBuf {
+    let own = || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    std::env::var_os("MOTIONCLONE_GOLDEN").map_or_else(own, PathBuf::from)
+}
+
+/// One recorded run.
+pub struct Case {
+    pub name: String,
+    /// The run's configuration.
+    pub settings: Value,
+    file: Vec<u8>,
+}
+
+impl Case {
+    /// Every case there is.
+    pub fn all() -> Vec<Self> {
+        let folder = golden().join("cases");
+        let mut paths: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+        paths.sort();
+        assert!(!paths.is_empty());
+        let read = |path: PathBuf| Self {
+            name: path.file_stem().unwrap().to_string_lossy().into_owned(),
+            settings: serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap(),
+            file: std::fs::read(path.with_extension("safetensors")).unwrap(),
+        };
+        paths.into_iter().map(read).collect()
+    }
+
+    /// The names of its tensors.
+    pub fn names(&self) -> Vec<String> {
+        SafeTensors::deserialize(&self.file).unwrap().names().into_iter().map(str::to_string).collect()
+    }
+
+    fn tensor(&self, name: &str, dtype: Dtype) -> TensorView<'_> {
+        let tensor = SafeTensors::deserialize(&self.file).unwrap().tensor(name).unwrap();
+        assert_eq!(tensor.dtype(), dtype, "{name}");
+        tensor
+    }
+
+    /// A tensor of 32-bit floating point.
+    pub fn array(&self, name: &str) -> ArrayD<f32> {
+        let tensor = self.tensor(name, Dtype::F32);
+        let values = tensor.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        ArrayD::from_shape_vec(IxDyn(tensor.shape()), values).unwrap()
+    }
+
+    /// A tensor of 16-bit floating point.
+    pub fn halves(&self, name: &str) -> ArrayD<f32> {
+        let tensor = self.tensor(name, Dtype::F16);
+        let values =
+            tensor.data().as_chunks().0.iter().map(|bytes| half::f16::from_le_bytes(*bytes).to_f32()).collect();
+        ArrayD::from_shape_vec(IxDyn(tensor.shape()), values).unwrap()
+    }
+
+    /// A tensor of 64-bit integers.
+    pub fn i64(&self, name: &str) -> Vec<i64> {
+        let tensor = self.tensor(name, Dtype::I64);
+        tensor.data().as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect()
+    }
+
+    /// A tensor of bytes.
+    pub fn bytes(&self, name: &str) -> Vec<u8> {
+        self.tensor(name, Dtype::U8).data().to_vec()
+    }
+}
