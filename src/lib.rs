@@ -12,6 +12,7 @@ pub mod control;
 pub mod denoise;
 pub mod engine;
 pub mod error;
+pub mod export;
 pub mod frames;
 pub mod guidance;
 pub mod job;

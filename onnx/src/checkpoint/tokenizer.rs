@@ -15,7 +15,7 @@ const MAX_MERGES: u64 = 16 << 20;
 /// `tokenizer` beside it or the folder it is in.
 ///
 /// # Errors
-/// When there is none; the message says how to give one.
+/// When the base is missing, or there is no tokenizer; then the message says how to give one.
 pub fn find(given: Option<&Path>, base: &Path) -> Result<PathBuf> {
     let complete = |folder: &Path| FILES.iter().all(|file| folder.join(file).is_file());
     if let Some(folder) = given {
@@ -24,9 +24,10 @@ pub fn find(given: Option<&Path>, base: &Path) -> Result<PathBuf> {
         }
         return Err(Error::input("a folder with the tokenizer's vocab.json and merges.txt is wanted").with_path(folder));
     }
-    let folder = if base.is_dir() { base } else { base.parent().unwrap_or(Path::new("")) };
+    let is_folder = std::fs::metadata(base).map_err(|e| Error::io(base, e))?.is_dir();
+    let folder = if is_folder { base } else { base.parent().unwrap_or(Path::new("")) };
     let mut candidates = vec![folder.join(TOKENIZER_FOLDER)];
-    if !base.is_dir() {
+    if !is_folder {
         candidates.push(if folder == Path::new("") { PathBuf::from(".") } else { folder.to_path_buf() });
     }
     candidates.into_iter().find(|folder| complete(folder)).ok_or_else(|| {

@@ -1,0 +1,93 @@
+//! Seconds a guided and a plain step, and peak memory, for the recorded text-to-video configuration on the CPU.
+//!
+//! `cargo bench --bench steps`; `MOTIONCLONE_BENCH_THREADS` sets the number of threads.
+
+#[path = "../tests/recorded/mod.rs"]
+mod recorded;
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use motionclone::job::Event;
+use motionclone::onnx::checkpoint::{ImportOptions, import};
+use motionclone::session::{Cancel, Device};
+use motionclone::settings::Settings;
+use motionclone::{Engine, EngineOptions, vae};
+use ndarray::{ArrayD, IxDyn};
+
+const REPEATS: usize = 25;
+
+/// Minimum, median and maximum of the seconds that `work` takes, after one run to warm up.
+fn time(name: &str, repeats: usize, mut work: impl FnMut()) -> f64 {
+    work();
+    let mut seconds: Vec<f64> = (0..repeats)
+        .map(|_| {
+            let start = Instant::now();
+            work();
+            start.elapsed().as_secs_f64()
+        })
+        .collect();
+    seconds.sort_by(f64::total_cmp);
+    let median = seconds[repeats / 2];
+    println!("{name:<28} {:>9.4} {median:>9.4} {:>9.4}", seconds[0], seconds[repeats - 1]);
+    median
+}
+
+/// The largest resident size so far in MiB, where the system tells.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib / 1024)
+}
+
+fn main() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("bundle");
+    let checkpoints = recorded::golden().join("checkpoints");
+    let options = ImportOptions {
+        base: checkpoints.join("StableDiffusion"),
+        motion_module: Some(checkpoints.join("v3_sd15_mm.ckpt")),
+        dreambooth: Some(checkpoints.join("dreambooth.safetensors")),
+        model_config: Some(checkpoints.join("model_config.json")),
+        out: out.clone(),
+        ..Default::default()
+    };
+    import(&options, &mut |_| ControlFlow::Continue(())).unwrap();
+    let threads = std::env::var("MOTIONCLONE_BENCH_THREADS").ok().map(|n| n.parse().unwrap());
+    let mut engine = Engine::open(&out, &EngineOptions { device: Device::Cpu, threads, runtime: None }).unwrap();
+    let settings = Settings {
+        width: 128,
+        height: 128,
+        frames: 8,
+        steps: 6,
+        guidance_steps: 4,
+        warm_up: 2,
+        cool_up: 2,
+        ..Settings::new(&engine.manifest().defaults, "Relics on the seabed")
+    };
+    let (cancel, mut watch) = (Cancel::default(), |_: Event| ());
+    let case = recorded::Case::all().into_iter().find(|case| case.settings["kind"].is_null()).unwrap();
+    let planar = ArrayD::from_shape_vec(IxDyn(&[8, 3, 128, 128]), case.bytes("reference_frames")).unwrap();
+    let interleaved = planar.permuted_axes(IxDyn(&[0, 2, 3, 1]));
+    let clip = motionclone::frames::Frames { width: 128, height: 128, data: interleaved.iter().copied().collect() };
+
+    println!("{:<28} {:>9} {:>9} {:>9}", "seconds", "minimum", "median", "maximum");
+    time("text encoder", REPEATS, || drop(engine.encode_text("Relics on the seabed", &cancel).unwrap()));
+    let pixels = vae::pixels(&clip);
+    time("VAE encoder, 8 frames", REPEATS, || drop(engine.encode(&pixels, &settings, &mut watch, &cancel).unwrap()));
+    let latents = engine.encode(&pixels, &settings, &mut watch, &cancel).unwrap();
+    let mut motion = None;
+    time("extraction", REPEATS, || {
+        motion = Some(engine.extract_latents(&latents, None, &settings, "", &mut watch, &cancel).unwrap());
+    });
+    let denoising = engine.denoising(&motion.unwrap(), &settings, None, &mut watch, &cancel).unwrap();
+    let latents = case.array("initial_latents");
+    let guided = time("guided step", REPEATS, || drop(denoising.step(&mut engine, 2, &latents, &cancel).unwrap()));
+    let plain = time("plain step", REPEATS, || drop(denoising.step(&mut engine, 5, &latents, &cancel).unwrap()));
+    time("VAE decoder, 8 frames", REPEATS, || drop(engine.decode(&latents, &settings, &mut watch, &cancel).unwrap()));
+    println!("\na guided step takes {:.2} times a plain one", guided / plain);
+    if let Some(mib) = peak_memory() {
+        println!("peak memory {mib} MiB");
+    }
+    println!("{}", engine.runtime().build_info());
+}

@@ -1,0 +1,74 @@
+//! The graphs of one job as files, for Netron or other runtimes.
+
+use std::path::{Path, PathBuf};
+
+use motionclone_onnx::graph::{Element, Layout};
+use motionclone_onnx::manifest::WEIGHTS_FILE;
+use motionclone_onnx::model::config::ControlKind;
+use motionclone_onnx::model::unet3d::UnetShape;
+use motionclone_onnx::model::vae::VaeShape;
+
+use crate::bundle::{Bundle, NetworkKey};
+use crate::error::{Error, Result};
+use crate::session::Cancel;
+use crate::settings::Settings;
+
+/// Every network that runs with these sizes and guided blocks need: text, pictures and sketches.
+pub fn networks(bundle: &Bundle, settings: &Settings) -> Vec<NetworkKey> {
+    let manifest = &bundle.manifest;
+    let unit = manifest.vae.downscale();
+    let (height, width) = (settings.height / unit, settings.width / unit);
+    let vae = VaeShape { height, width, precision: Element::Float32, layout: Layout::ChannelsFirst };
+    let mut keys = vec![NetworkKey::TextEncoder, NetworkKey::VaeEncoder(vae), NetworkKey::VaeDecoder(vae)];
+    let controls: Vec<ControlKind> = manifest.controls.keys().copied().collect();
+    for control in std::iter::once(None).chain(controls.into_iter().map(Some)) {
+        let shape = UnetShape {
+            batch: 1,
+            frames: settings.frames,
+            height,
+            width,
+            tokens: manifest.text_encoder.max_positions,
+            control,
+            precision: Element::Float32,
+            layout: Layout::ChannelsFirst,
+        };
+        keys.extend(control.map(|kind| NetworkKey::Control(kind, shape.clone())));
+        keys.push(NetworkKey::Extractor(shape.clone(), settings.blocks.clone()));
+        keys.push(NetworkKey::Guided(shape.clone(), settings.blocks.clone()));
+        keys.push(NetworkKey::Denoiser(shape));
+    }
+    keys
+}
+
+/// Writes every network's graph as `NAME.onnx` into a new folder, with the weights beside them. Returns the files.
+///
+/// # Errors
+/// When the settings do not fit the model, the folder is there and not empty, or it cannot be written.
+pub fn export(bundle: &Bundle, settings: &Settings, out: &Path, cancel: &Cancel) -> Result<Vec<PathBuf>> {
+    settings.check(&bundle.manifest)?;
+    let out = std::path::absolute(out).map_err(|e| Error::io(out, e))?;
+    if out.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(Error::input("there already, and not empty").with_path(&out));
+    }
+    let parent = out.parent().unwrap_or(Path::new("/"));
+    let unfinished =
+        tempfile::Builder::new().prefix(".export-").tempdir_in(parent).map_err(|e| Error::io(parent, e))?;
+    let mut names = Vec::new();
+    for key in networks(bundle, settings) {
+        cancel.check()?;
+        let name = format!("{}.onnx", key.name());
+        let path = unfinished.path().join(&name);
+        std::fs::write(&path, bundle.model(&key)?).map_err(|e| Error::io(&path, e))?;
+        names.push(name);
+    }
+    let weights = unfinished.path().join(WEIGHTS_FILE);
+    std::fs::copy(bundle.weights.path(), &weights).map_err(|e| Error::io(&weights, e))?;
+    cancel.check()?;
+    let unfinished = unfinished.keep();
+    std::fs::rename(&unfinished, &out).map_err(|e| {
+        // What could not be put in its place is of no use.
+        let _ = std::fs::remove_dir_all(&unfinished);
+        Error::io(&out, e)
+    })?;
+    Ok(names.into_iter().map(|name| out.join(name)).collect())
+}
