@@ -188,7 +188,7 @@ pub struct ControlArgs {
     #[arg(long, value_parser = control_kind, default_value = "rgb", requires = "image")]
     pub control: ControlKind,
     /// Strength of the images.
-    #[arg(long, value_name = "S", requires = "image")]
+    #[arg(long, value_name = "S", requires = "image", allow_negative_numbers = true)]
     pub control_scale: Option<f64>,
 }
 
@@ -225,7 +225,7 @@ pub struct DenoisingArgs {
     #[arg(long, value_name = "N")]
     pub guidance_steps: Option<usize>,
     /// Share of the noise schedule that the guided steps cover, 0 to 1.
-    #[arg(long, value_name = "G")]
+    #[arg(long, value_name = "G", allow_negative_numbers = true)]
     pub guidance_scale: Option<f64>,
     /// Guided steps over which guidance grows.
     #[arg(long, value_name = "N")]
@@ -234,10 +234,10 @@ pub struct DenoisingArgs {
     #[arg(long, value_name = "N")]
     pub cool_up: Option<usize>,
     /// Strength of the motion; 0 turns it off.
-    #[arg(long, value_name = "W")]
+    #[arg(long, value_name = "W", allow_negative_numbers = true)]
     pub motion_weight: Option<f64>,
     /// Classifier-free guidance, as the published code counts it: 7.5 here is 8.5 elsewhere.
-    #[arg(long, value_name = "C")]
+    #[arg(long, value_name = "C", allow_negative_numbers = true)]
     pub cfg: Option<f64>,
 }
 

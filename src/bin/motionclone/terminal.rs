@@ -95,7 +95,7 @@ impl Terminal {
     /// Ends the stage at hand, so that other output may follow.
     pub fn finish(&mut self) {
         if let Some(bar) = self.bar.take() {
-            bar.abandon();
+            bar.finish_and_clear();
         }
         self.stage.clear();
     }
