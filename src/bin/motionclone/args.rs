@@ -458,4 +458,45 @@ mod tests {
         assert!(error.is_input() && error.to_string().contains("two images at frame 0"), "{error}");
         assert!(control(&[]).expect("nothing asked").is_none());
     }
+
+    /// The words of a command, quoted ones kept together.
+    fn split(line: &str) -> Vec<String> {
+        let parts = line.split('"').enumerate();
+        parts
+            .flat_map(|(i, part)| match i % 2 {
+                0 => part.split_whitespace().map(String::from).collect(),
+                _ => vec![part.to_string()],
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_commands_of_the_readme_are_sound() {
+        let readme = include_str!("../../../README.md");
+        let blocks = readme.split("```console\n").skip(1).filter_map(|rest| rest.split("```").next());
+        let commands: Vec<&str> = blocks.flat_map(str::lines).filter_map(|line| line.strip_prefix("$ ")).collect();
+        let ours = commands.iter().filter(|line| line.starts_with("motionclone "));
+        for line in ours.clone() {
+            let parsed = CommandLine::try_parse_from(dashed(split(line).into_iter().map(OsString::from)));
+            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+        }
+        assert!(ours.count() >= 7, "the README shows what it did");
+        for line in commands.iter().filter(|line| !line.starts_with("motionclone ")) {
+            assert!(["cargo xtask demo", "cargo xtask test"].contains(line), "{line} is not run by any test");
+        }
+    }
+
+    #[test]
+    fn options_that_the_readme_names_exist() {
+        let readme = include_str!("../../../README.md");
+        let root = <CommandLine as clap::CommandFactory>::command();
+        let options: Vec<String> = root
+            .get_subcommands()
+            .flat_map(|command| command.get_arguments().filter_map(|arg| Some(format!("--{}", arg.get_long()?))))
+            .collect();
+        for text in readme.split('`').skip(1).step_by(2).filter(|text| text.starts_with("--")) {
+            let option = text.split([' ', '=']).next().unwrap_or(text);
+            assert!(option == "--cuda" || options.iter().any(|o| o == option), "{option}");
+        }
+    }
 }
