@@ -371,6 +371,19 @@ fn ctrl_c_leaves_nothing() {
 }
 
 #[test]
+fn graphs_are_exported() {
+    let place = Place::new();
+    let answer = place.succeeds("export --bundle BUNDLE --size 64x64 --frames 4 --out graphs");
+    for name in ["text_encoder", "vae_encoder", "vae_decoder", "denoiser", "extractor", "guided", "control_rgb"] {
+        assert!(place.at(&format!("graphs/{name}.onnx")).is_file(), "{name}\n{}", answer.errors);
+    }
+    assert!(place.at("graphs/weights.safetensors").is_file());
+    place.refuses("export --bundle BUNDLE --size 64x64 --frames 4 --out graphs", "not empty");
+    place.refuses("export --bundle BUNDLE --size 60x64 --frames 4 --out other", "width 60: must be a multiple of 8");
+    place.refuses("export --bundle BUNDLE --size 64x64 --frames 4 --out missing/graphs", "missing");
+}
+
+#[test]
 fn the_doctor_tells_what_is_there() {
     let place = Place::new();
     let answer = place.succeeds("doctor --bundle BUNDLE");

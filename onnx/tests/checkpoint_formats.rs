@@ -123,9 +123,12 @@ fn strided_tensors_are_copied_into_order() {
     let values: Vec<f32> = (0..32 * 2 * 2).map(|i| i as f32 / 64.0).collect();
     let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
     let storage = ("FloatStorage", "0", values.len() as i64);
-    let pickle = Pickler::new().raw(b"}(").text(&format!("unet.{MODULE}.lora_A.weight"));
-    let pickle = pickle.tensor(storage, 0, &[2, 32], &[1, 2]).text(&format!("unet.{MODULE}.lora_B.weight"));
-    let pickle = pickle.tensor(storage, 64, &[32, 2], &[2, 1]).raw(b"u").end();
+    // One half is a parameter, and the dictionary has an attribute, as state dictionaries of modules do.
+    let pickle = Pickler::new().global("collections", "OrderedDict").raw(b")R(");
+    let pickle = pickle.text(&format!("unet.{MODULE}.lora_A.weight")).tensor(storage, 0, &[2, 32], &[1, 2]);
+    let pickle = pickle.text(&format!("unet.{MODULE}.lora_B.weight")).global("torch._utils", "_rebuild_parameter");
+    let pickle = pickle.raw(b"(").tensor(storage, 64, &[32, 2], &[2, 1]).raw(b"\x88)tRu}");
+    let pickle = pickle.text("_metadata").raw(b"}sb").end();
     let file = write_zip(folder.path().join("lora.pt"), &[("lora/data.pkl", &pickle), ("lora/data/0", &bytes)]);
     let plain = base(folder.path().join("plain"));
     run(&plain).unwrap();

@@ -52,6 +52,21 @@ fn assert_says(text: &str, part: &str) {
     assert!(text.contains(part), "'{text}' does not say '{part}'");
 }
 
+#[cfg(unix)]
+#[test]
+fn the_bundle_may_be_read_by_whom_the_mask_says() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new();
+    run(&base(place.at("bundle"))).unwrap();
+    let mode = |path: PathBuf| std::fs::metadata(path).unwrap().permissions().mode();
+    let plain = mode(place.write("plain", b"")) & 0o777;
+    std::fs::create_dir(place.at("folder")).unwrap();
+    for file in ["manifest.json", "weights.safetensors", "tokenizer/vocab.json"] {
+        assert_eq!(mode(place.at("bundle").join(file)) & 0o777, plain, "{file}");
+    }
+    assert_eq!(mode(place.at("bundle")), mode(place.at("folder")));
+}
+
 #[test]
 fn missing_files() {
     let place = Place::new();
@@ -140,10 +155,12 @@ fn pickles_that_ask_for_more_than_tensors() {
     }
     assert!(!proof.exists());
 
-    // Training records are skipped: not made, and never a tensor.
-    let pickle = Pickler::new().raw(b"}").text("state_dict").raw(b"}s").text("callbacks");
+    // Records of the training run beside the tensors are skipped: not made, but the tensors are read, and judged.
+    let tensor = Pickler::new().raw(b"}").text("state_dict").raw(b"}").text(&format!("{MODULE}.lora_A.weight"));
+    let pickle = tensor.tensor(("FloatStorage", "0", 64), 0, &[2, 32], &[32, 1]).raw(b"ss").text("callbacks");
     let pickle = pickle.global("numpy.core.multiarray", "scalar").raw(b"(").text(&shell).raw(b"tRs").end();
-    assert_says(&place.refuse_pickle(&pickle), "no dictionary of tensors");
+    assert_says(&place.refuse_pickle(&pickle), "lacks its up or its down half");
+    assert!(!proof.exists());
 }
 
 #[test]

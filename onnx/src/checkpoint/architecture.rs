@@ -14,6 +14,11 @@ use crate::{Error, Result};
 
 /// Largest width of a layer; larger ones are nonsense that would overflow later sums.
 const MAX_WIDTH: usize = 1 << 20;
+/// Most blocks, layers or attentions in a row. More in a file are not counted, and so turn out to be unexpected; without
+/// a limit, a made-up file could have an architecture of any size.
+const MAX_REPEATS: usize = 16;
+/// Most layers of a text encoder (12).
+const MAX_TEXT_LAYERS: usize = 48;
 /// Rows of AnimateDiff's position table where nothing says otherwise.
 const DEFAULT_FRAMES: usize = 32;
 
@@ -45,9 +50,13 @@ impl Shapes<'_> {
         self.tensors.contains_key(&format!("{}.{name}", self.prefix))
     }
 
-    /// How many of `name(0)`, `name(1)`, … there are.
+    /// How many of `name(0)`, `name(1)`, … there are, up to a limit.
     fn count(&self, name: impl Fn(usize) -> String) -> usize {
-        (0..).take_while(|i| self.has(&name(*i))).count()
+        self.count_to(MAX_REPEATS, name)
+    }
+
+    fn count_to(&self, limit: usize, name: impl Fn(usize) -> String) -> usize {
+        (0..limit).take_while(|i| self.has(&name(*i))).count()
     }
 
     fn refuse(&self, message: String) -> Error {
@@ -317,7 +326,7 @@ pub fn text_encoder(tensors: &Tensors, file: &TextFile, path: &Path) -> Result<T
         vocab_size: shapes.dimension("embeddings.token_embedding.weight", 0)?,
         hidden_size,
         intermediate_size: shapes.dimension("encoder.layers.0.mlp.fc1.weight", 0)?,
-        layers: shapes.count(|layer| format!("encoder.layers.{layer}.self_attn.q_proj.weight")),
+        layers: shapes.count_to(MAX_TEXT_LAYERS, |layer| format!("encoder.layers.{layer}.self_attn.q_proj.weight")),
         heads: file.num_attention_heads.unwrap_or((hidden_size / 64).max(1)),
         max_positions: shapes.dimension("embeddings.position_embedding.weight", 0)?,
         layer_norm_eps: file.layer_norm_eps.unwrap_or(1e-5),

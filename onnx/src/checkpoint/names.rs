@@ -77,7 +77,7 @@ pub fn strip(name: &str) -> &str {
 }
 
 /// Whether a tensor is known to be of no use: position tables that the graphs compute, moving averages, noise schedules
-/// and training records.
+/// and leftovers of training.
 fn is_ignored(name: &str) -> bool {
     const SCHEDULE: [&str; 15] = [
         "betas",
@@ -99,6 +99,7 @@ fn is_ignored(name: &str) -> bool {
     name.ends_with("pos_encoder.pe")
         || name.ends_with("embeddings.position_ids")
         || name.starts_with("model_ema.")
+        || name.starts_with("embedding_manager.")
         || name.starts_with("animatediff_config")
         || name.starts_with("first_stage_model.loss.")
         || SCHEDULE.contains(&name)

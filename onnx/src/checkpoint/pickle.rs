@@ -197,7 +197,7 @@ fn malformed(what: &str) -> Error {
 }
 
 fn refused(name: &str) -> Error {
-    let name: String = name.chars().filter(|c| !c.is_control()).collect();
+    let name: String = name.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect();
     Error::input(format!(
         "this pickle asks for '{name}', which no tensor needs; nothing of it was run. Get the file from its author as \
          .safetensors"

@@ -12,13 +12,16 @@ use super::{ImportOptions, Planned, plan};
 use crate::model::config::{ControlKind, TextActivation};
 
 /// Names and shapes of a checkpoint.
-fn keys(name: &str) -> BTreeMap<String, Vec<usize>> {
+type Keys = BTreeMap<String, Vec<usize>>;
+
+/// Those of a published checkpoint.
+fn keys(name: &str) -> Keys {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/checkpoint-keys").join(format!("{name}.json"));
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
 /// A safetensors file of these tensors, in float16, as long as it should be but with nothing on the disk.
-fn write(path: PathBuf, tensors: &BTreeMap<String, Vec<usize>>) -> PathBuf {
+fn write(path: PathBuf, tensors: &Keys) -> PathBuf {
     let (mut header, mut end) = (serde_json::Map::new(), 0);
     for (name, shape) in tensors {
         let offsets = [end, end + 2 * shape.iter().product::<usize>()];
@@ -192,7 +195,7 @@ fn refusal(options: &ImportOptions) -> String {
 fn missing_unexpected_and_misshapen_tensors_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let options = published(&folder);
-    let with = |change: &dyn Fn(&mut BTreeMap<String, Vec<usize>>)| {
+    let with = |change: &dyn Fn(&mut Keys)| {
         let mut tensors = keys("v3_sd15_mm");
         change(&mut tensors);
         let path = write(folder.path().join("changed.ckpt"), &tensors);
@@ -232,7 +235,7 @@ fn position_tables_say_how_many_frames_there_may_be() {
 fn other_architectures_are_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let options = published(&folder);
-    let refused = |tensors: &BTreeMap<String, Vec<usize>>| {
+    let refused = |tensors: &Keys| {
         refusal(&ImportOptions { base: write(folder.path().join("other.safetensors"), tensors), ..options.clone() })
     };
     let one = |name: &str, shape: &[usize]| BTreeMap::from([(name.to_string(), shape.to_vec())]);

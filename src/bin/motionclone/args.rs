@@ -30,6 +30,8 @@ pub enum Command {
     Extract(Extract),
     /// Run the published configuration files as they are.
     Run(Run),
+    /// Write the ONNX graphs of a bundle, for other runtimes or to look at.
+    Export(Export),
     /// Show what was found: ONNX Runtime, devices, ffmpeg, a bundle's contents.
     Doctor(Doctor),
 }
@@ -153,6 +155,25 @@ pub struct Run {
     #[arg(long)]
     pub contact_sheets: bool,
     /// Folder for the new clips.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Export {
+    /// The bundle.
+    #[arg(long, value_name = "BUNDLE")]
+    pub bundle: PathBuf,
+    /// Pixels of the clips that the graphs are for.
+    #[arg(long, value_name = "WxH", value_parser = size)]
+    pub size: (usize, usize),
+    /// Frames of the clips that the graphs are for.
+    #[arg(long, value_name = "N")]
+    pub frames: usize,
+    /// UNet blocks whose motion is cloned.
+    #[arg(long, value_name = "B,…", value_delimiter = ',')]
+    pub blocks: Option<Vec<String>>,
+    /// Folder of the graphs.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
 }
@@ -295,6 +316,16 @@ impl CloneClip {
         set(&mut settings.cfg, denoising.cfg);
         settings.check(manifest)?;
         Ok(settings)
+    }
+}
+
+impl Export {
+    /// The settings whose graphs are written.
+    pub fn settings(&self, defaults: &Defaults) -> Settings {
+        let (width, height) = self.size;
+        let mut settings = Settings { width, height, frames: self.frames, ..Settings::new(defaults, "") };
+        set(&mut settings.blocks, self.blocks.clone());
+        settings
     }
 }
 

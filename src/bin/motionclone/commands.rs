@@ -5,13 +5,14 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use motionclone::bundle::Bundle;
 use motionclone::motion::Motion;
 use motionclone::onnx::checkpoint::{self, ImportOptions};
 use motionclone::onnx::manifest::Manifest;
 use motionclone::settings::Settings;
 use motionclone::{Error, Result};
 
-use crate::args::{CloneClip, Extract, Import, Run};
+use crate::args::{CloneClip, Export, Extract, Import, Run};
 use crate::clip::Clip;
 use crate::output::{self, Output};
 use crate::published::{self, Configuration, Example};
@@ -82,6 +83,15 @@ pub fn extract(args: Extract, work: &mut Work) -> Result<()> {
     let motion = work.motion(&mut engine, &frames, &settings, false)?;
     motion.save(&args.out)?;
     work.terminal.notice(format!("wrote {}", args.out.display()));
+    Ok(())
+}
+
+/// Writes a bundle's graphs as files.
+pub fn export(args: &Export, work: &mut Work) -> Result<()> {
+    let bundle = Bundle::open(&args.bundle)?;
+    let settings = args.settings(&bundle.manifest.defaults);
+    let files = motionclone::export::export(&bundle, &settings, &args.out, &work.cancel)?;
+    files.iter().for_each(|file| work.terminal.notice(format!("wrote {}", file.display())));
     Ok(())
 }
 

@@ -56,6 +56,7 @@ fn perform(command: Command, work: &mut Work) -> Result<()> {
         Command::Clone(args) => commands::clone(args, work),
         Command::Extract(args) => commands::extract(args, work),
         Command::Run(args) => commands::run(args, work),
+        Command::Export(args) => commands::export(&args, work),
         Command::Doctor(args) => doctor::doctor(&args),
     }
 }
