@@ -7,6 +7,7 @@ use motionclone_onnx::manifest::WEIGHTS_FILE;
 use motionclone_onnx::model::config::ControlKind;
 use motionclone_onnx::model::unet3d::UnetShape;
 use motionclone_onnx::model::vae::VaeShape;
+use motionclone_onnx::unfinished;
 
 use crate::bundle::{Bundle, NetworkKey};
 use crate::error::{Error, Result};
@@ -50,9 +51,7 @@ pub fn export(bundle: &Bundle, settings: &Settings, out: &Path, cancel: &Cancel)
     if out.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(Error::input("there already, and not empty").with_path(&out));
     }
-    let parent = out.parent().unwrap_or(Path::new("/"));
-    let unfinished =
-        tempfile::Builder::new().prefix(".export-").tempdir_in(parent).map_err(|e| Error::io(parent, e))?;
+    let unfinished = unfinished::folder(&out).map_err(|e| Error::io(unfinished::parent(&out), e))?;
     let mut names = Vec::new();
     for key in networks(bundle, settings) {
         cancel.check()?;

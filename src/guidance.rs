@@ -231,7 +231,8 @@ mod tests {
         let (latents, uncond, cond) = ([0.5, -1.0], [0.1, 0.2], [0.3, -0.2]);
         let plain = denoise(step, &latents, &uncond, &cond, 7.5, None).unwrap();
         let guided = denoise(step, &latents, &uncond, &cond, 7.5, Some(&[1.0, -1.0])).unwrap();
-        assert!(guided[0] < plain[0] && guided[1] > plain[1]);
+        assert_eq!(guided.0, plain.0, "the gradient joins behind the clean latents");
+        assert!(guided.1[0] < plain.1[0] && guided.1[1] > plain.1[1]);
         assert_eq!(denoise(step, &latents, &uncond, &cond, 7.5, Some(&[0.0, 0.0])).unwrap(), plain);
         assert!(denoise(step, &latents, &uncond, &cond, 7.5, Some(&[0.0])).is_err());
         assert!(denoise(step, &latents, &uncond[..1], &cond, 7.5, None).is_err());

@@ -11,6 +11,7 @@ use std::path::Path;
 use motionclone_onnx::manifest::Manifest;
 use motionclone_onnx::model::config::ControlKind;
 use motionclone_onnx::model::unet3d;
+use motionclone_onnx::unfinished;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
@@ -232,8 +233,7 @@ impl Motion {
             views.into_iter().map(|(name, view)| Ok((name, view.map_err(fail)?))).collect::<Result<_>>()?;
         let bytes = safetensors::serialize(views, Some(metadata)).map_err(fail)?;
 
-        let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|e| Error::io(path, e))?;
+        let mut file = unfinished::file(path).map_err(|e| Error::io(path, e))?;
         file.write_all(&bytes).map_err(|e| Error::io(path, e))?;
         file.persist(path).map_err(|e| Error::io(path, e.error))?;
         Ok(())

@@ -123,6 +123,11 @@ impl Runtime {
         &self.library
     }
 
+    /// Whether this build of the library can use CUDA. Whether a device works shows when an engine is opened on it.
+    pub fn has_cuda(&self) -> bool {
+        <ep::CUDA as ep::ExecutionProvider>::is_available().unwrap_or(false)
+    }
+
     /// What the library says of itself: version and build.
     pub fn build_info(&self) -> &'static str {
         ort::info()

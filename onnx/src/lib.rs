@@ -8,6 +8,7 @@ pub mod error;
 pub mod graph;
 pub mod manifest;
 pub mod model;
+pub mod unfinished;
 pub mod weights;
 
 pub use error::{Error, Result};

@@ -17,7 +17,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::model::config::{ControlConfig, ControlKind, TextConfig, UnetConfig, VaeConfig};
-use crate::{Error, Result};
+use crate::{Error, Result, unfinished};
 
 /// The format this library writes and the newest it reads.
 pub const FORMAT: u32 = 1;
@@ -203,11 +203,7 @@ impl Manifest {
         let path = bundle.join(MANIFEST_FILE);
         let mut text = serde_json::to_string_pretty(self).map_err(|e| Error::failure(e.to_string()))?;
         text.push('\n');
-        let mut builder = tempfile::Builder::new();
-        // Temporary files are for their owner alone; a bundle is for whom the user's mask says.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let mut file = builder.tempfile_in(bundle).map_err(|e| Error::io(&path, e))?;
+        let mut file = unfinished::file(&path).map_err(|e| Error::io(&path, e))?;
         std::io::Write::write_all(&mut file, text.as_bytes()).map_err(|e| Error::io(&path, e))?;
         file.persist(&path).map_err(|e| Error::io(&path, e.error))?;
         Ok(())

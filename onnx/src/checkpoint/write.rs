@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::Progress;
 use super::merge::{Plan, Precision};
 use crate::manifest::{MANIFEST_FILE, Manifest, TOKENIZER_FOLDER, WEIGHTS_FILE};
-use crate::{Error, Result};
+use crate::{Error, Result, unfinished};
 
 /// The buffer between a weight and the disk.
 const BUFFER: usize = 1 << 20;
@@ -154,15 +154,7 @@ impl Unfinished {
         if place.exists() {
             check_replaceable(&place)?;
         }
-        let parent = match place.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".motionclone-import-");
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-        let folder = builder.tempdir_in(parent).map_err(|e| Error::io(parent, e))?;
+        let folder = unfinished::folder(&place).map_err(|e| Error::io(unfinished::parent(&place), e))?;
         Ok(Self { place, folder })
     }
 
@@ -177,13 +169,9 @@ impl Unfinished {
     /// When the file system refuses.
     pub fn finish(self) -> Result<()> {
         let place = &self.place;
-        let parent = place.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new("."));
         let old = if place.exists() {
             check_replaceable(place)?;
-            let aside = tempfile::Builder::new()
-                .prefix(".motionclone-replaced-")
-                .tempdir_in(parent)
-                .map_err(|e| Error::io(parent, e))?;
+            let aside = unfinished::folder(place).map_err(|e| Error::io(unfinished::parent(place), e))?;
             std::fs::rename(place, aside.path().join("bundle")).map_err(|e| Error::io(place, e))?;
             Some(aside)
         } else {

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use motionclone::frames::{Frames, sample_indices};
+use motionclone::session::Cancel;
 use motionclone::{Error, Result};
 
 use crate::ffmpeg::{self, Ffmpeg, Running};
-use crate::interrupt;
 
 /// One decoded frame may take at most this many bytes.
 const MAX_FRAME_BYTES: usize = 1 << 30;
@@ -39,10 +39,11 @@ impl Clip {
     /// Opens a clip and counts its frames. Frame counts in file headers are often wrong, so the clip is decoded.
     ///
     /// # Errors
-    /// When there is no such file, it has no video, or fewer than two frames: one frame holds no motion.
-    pub fn open(path: &Path) -> Result<Self> {
+    /// When there is no such file, it has no video, or fewer than two frames: one frame holds no motion; or the
+    /// work is cancelled.
+    pub fn open(path: &Path, cancel: &Cancel) -> Result<Self> {
         let metadata = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
-        let clip = if metadata.is_dir() { Self::from_folder(path)? } else { Self::from_video(path)? };
+        let clip = if metadata.is_dir() { Self::from_folder(path)? } else { Self::from_video(path, cancel)? };
         if clip.count < 2 {
             return Err(
                 Error::input(format!("{} frame: a clip needs at least 2 to show a motion", clip.count)).with_path(path)
@@ -67,7 +68,7 @@ impl Clip {
         Ok(Self { path: path.into(), count: images.len(), source: Source::Images(images), complaint: None })
     }
 
-    fn from_video(path: &Path) -> Result<Self> {
+    fn from_video(path: &Path, cancel: &Cancel) -> Result<Self> {
         let ffmpeg = Ffmpeg::find()?;
         let mut command = ffmpeg.command();
         // 'V' leaves out cover pictures; the checksums are cheap and their list shows frame by frame what decoded.
@@ -77,7 +78,7 @@ impl Clip {
         let (mut size, mut count) = (None, 0);
         if let Some(output) = running.child.stdout.take() {
             for line in BufReader::new(output).lines() {
-                interrupt::check()?;
+                cancel.check()?;
                 let line =
                     line.map_err(|e| Error::failure(format!("ffmpeg's answer was lost: {e}")).with_path(path))?;
                 if let Some(text) = line.strip_prefix("#dimensions 0:") {
@@ -88,7 +89,7 @@ impl Clip {
             }
         }
         let (well, complaint) = running.finish()?;
-        interrupt::check()?;
+        cancel.check()?;
         let (width, height): (usize, usize) = match size {
             Some(size) if count > 0 => size,
             _ => {
@@ -109,12 +110,17 @@ impl Clip {
         Ok(Self { path: path.into(), source: Source::Video { ffmpeg, width, height }, count, complaint })
     }
 
+    /// The path given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Evenly chosen frames over the whole clip at the wanted size, resized as they come so that only one is held at
     /// the clip's own size. A clip shorter than `frames` repeats some.
     ///
     /// # Errors
-    /// When a frame that could be decoded before cannot be now.
-    pub fn sample(&self, frames: usize, width: usize, height: usize) -> Result<Frames> {
+    /// When a frame that could be decoded before cannot be now, or the work is cancelled.
+    pub fn sample(&self, frames: usize, width: usize, height: usize, cancel: &Cancel) -> Result<Frames> {
         let indices = sample_indices(self.count, frames);
         let mut wanted = indices.clone();
         wanted.dedup();
@@ -126,7 +132,7 @@ impl Clip {
         match &self.source {
             Source::Images(images) => {
                 for index in wanted {
-                    interrupt::check()?;
+                    cancel.check()?;
                     keep(index, Frames::open_image(&images[index])?);
                 }
             }
@@ -142,10 +148,10 @@ impl Clip {
                 })?;
                 let mut output = running.child.stdout.take().ok_or_else(|| Error::failure("ffmpeg has no output"))?;
                 for index in wanted {
-                    interrupt::check()?;
+                    cancel.check()?;
                     let mut data = vec![0; width * height * 3];
                     if output.read_exact(&mut data).is_err() {
-                        interrupt::check()?;
+                        cancel.check()?;
                         let complaint = running.finish()?.1.unwrap_or_else(|| "no reason given".into());
                         return Err(Error::input(format!("frame {index} could not be decoded: {complaint}"))
                             .with_path(&self.path));
@@ -164,8 +170,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
-    use crate::output::Output;
-    use crate::testing::{clips, difference, golden, moving_bars};
+    use crate::testing::{clips, difference, golden, moving_bars, open, read, write};
 
     /// A file made by ffmpeg from its own test sources.
     fn made(folder: &Path, name: &str, options: &[&str]) -> PathBuf {
@@ -202,7 +207,7 @@ mod tests {
             ("still.mp4", "1 frame: a clip needs at least 2"),
             ("nothing", "the folder holds no images"),
         ] {
-            let error = Clip::open(&at(name)).expect_err(name);
+            let error = open(&at(name)).expect_err(name);
             let text = error.to_string();
             assert!(error.is_input() && text.contains(reason) && text.contains(name), "{name}: {text}");
             assert!(!text.contains('\n'), "{name}: {text}");
@@ -216,7 +221,7 @@ mod tests {
         let cover = cover.to_string_lossy();
         let sound = ["-f", "lavfi", "-i", "sine=d=0.5", "-i", &cover, "-map", "0:a", "-map", "1:v"];
         let options = [&sound[..], &["-c:v", "copy", "-disposition:v:0", "attached_pic", "-c:a", "flac"]].concat();
-        let error = Clip::open(&made(folder.path(), "sound.flac", &options)).expect_err("sound alone");
+        let error = open(&made(folder.path(), "sound.flac", &options)).expect_err("sound alone");
         assert!(error.to_string().contains("there is no video in it"), "{error}");
     }
 
@@ -225,8 +230,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let frames = moving_bars(3, 32, 32);
         let path = folder.path().join("frames");
-        Output::prepare(&path).and_then(|output| output.write(&frames, 8.0)).expect("written frames");
-        let sampled = Clip::open(&path).and_then(|clip| clip.sample(5, 32, 32)).expect("frames");
+        write(&path, &frames, 8.0).expect("written frames");
+        let sampled = read(&path, 5, 32, 32).expect("frames");
         for (position, index) in [0, 0, 1, 1, 2].into_iter().enumerate() {
             assert_eq!(sampled.frame(position), frames.frame(index), "frame {position}");
         }
@@ -238,8 +243,8 @@ mod tests {
         for name in ["-y%03d.mp4", "concat:a|b.mp4", "it's 100%, [ok].mp4"] {
             let path = folder.path().join(name);
             let frames = moving_bars(4, 32, 32);
-            Output::prepare(&path).and_then(|output| output.write(&frames, 8.0)).expect(name);
-            let sampled = Clip::open(&path).and_then(|clip| clip.sample(4, 32, 32)).expect(name);
+            write(&path, &frames, 8.0).expect(name);
+            let sampled = read(&path, 4, 32, 32).expect(name);
             assert!(difference(&sampled, &frames) < 8.0, "{name}");
         }
     }
@@ -255,7 +260,7 @@ mod tests {
             println!("skipped: this ffmpeg cannot write a rotation");
             return;
         }
-        let clip = Clip::open(&made(folder.path(), "turned.mp4", &options)).expect("a clip");
+        let clip = open(&made(folder.path(), "turned.mp4", &options)).expect("a clip");
         assert!(matches!(clip.source, Source::Video { width: 32, height: 64, .. }), "{clip:?}");
     }
 
@@ -270,8 +275,7 @@ mod tests {
     #[test]
     fn frames_equal_the_recorded_ones() {
         let Some(folder) = clips() else { return };
-        let clip = Clip::open(&folder.join("camera_zoom_in.mp4")).expect("a clip");
-        let sampled = clip.sample(8, 128, 128).expect("frames");
+        let sampled = read(&folder.join("camera_zoom_in.mp4"), 8, 128, 128).expect("frames");
         let (shape, planes) = recorded("t2v", "reference_frames");
         assert_eq!(shape, [8, 3, 128, 128]);
         let near = (0..planes.len())

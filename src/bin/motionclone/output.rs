@@ -8,11 +8,12 @@ use std::process::Stdio;
 
 use image::{ImageFormat, RgbImage};
 use motionclone::frames::Frames;
+use motionclone::onnx::unfinished;
+use motionclone::session::Cancel;
 use motionclone::{Error, Result};
 use tempfile::TempPath;
 
 use crate::ffmpeg::{self, Ffmpeg, Running};
-use crate::interrupt;
 
 /// What a clip is written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,15 +74,16 @@ impl Output {
     /// Writes the clip, replacing an older one. The same frames give the same bytes.
     ///
     /// # Errors
-    /// When the disk is full or ffmpeg cannot write this format; nothing is left then.
-    pub fn write(&self, frames: &Frames, fps: f64) -> Result<()> {
+    /// When the disk is full or ffmpeg cannot write this format, or the work is cancelled; nothing is left
+    /// then.
+    pub fn write(&self, frames: &Frames, fps: f64, cancel: &Cancel) -> Result<()> {
         match &self.ffmpeg {
-            Some(ffmpeg) => self.write_file(ffmpeg, frames, fps),
-            None => self.write_folder(frames),
+            Some(ffmpeg) => self.write_file(ffmpeg, frames, fps, cancel),
+            None => self.write_folder(frames, cancel),
         }
     }
 
-    fn write_file(&self, ffmpeg: &Ffmpeg, frames: &Frames, fps: f64) -> Result<()> {
+    fn write_file(&self, ffmpeg: &Ffmpeg, frames: &Frames, fps: f64, cancel: &Cancel) -> Result<()> {
         let temporary = beside(&self.path)?;
         let mut command = ffmpeg.command();
         command.args(["-f", "rawvideo", "-pixel_format", "rgb24"]);
@@ -93,7 +95,7 @@ impl Output {
         let mut running = Running::start(command)?;
         if let Some(mut input) = running.child.stdin.take() {
             for frame in frames.iter() {
-                interrupt::check()?;
+                cancel.check()?;
                 // A broken pipe means that ffmpeg gave up; its complaint says why.
                 if input.write_all(frame).is_err() {
                     break;
@@ -101,7 +103,7 @@ impl Output {
             }
         }
         let (well, complaint) = running.finish()?;
-        interrupt::check()?;
+        cancel.check()?;
         // ffmpeg answers "success" when only the end of a file could not be written, but it does complain.
         if !well || complaint.is_some() {
             let complaint = complaint.unwrap_or_else(|| "ffmpeg gave no reason".into());
@@ -115,11 +117,11 @@ impl Output {
         persist(temporary, &self.path)
     }
 
-    fn write_folder(&self, frames: &Frames) -> Result<()> {
+    fn write_folder(&self, frames: &Frames, cancel: &Cancel) -> Result<()> {
         let fail = |e: std::io::Error| cannot_write(&self.path, e);
-        let folder = builder(0o777).tempdir_in(parent(&self.path)).map_err(fail)?;
+        let folder = unfinished::folder(&self.path).map_err(fail)?;
         for (index, frame) in frames.iter().enumerate() {
-            interrupt::check()?;
+            cancel.check()?;
             let path = folder.path().join(format!("frame_{index:04}.png"));
             fs::write(path, png(frame, frames.width, frames.height)?).map_err(fail)?;
         }
@@ -188,32 +190,15 @@ pub fn check_writable(path: &Path) -> Result<()> {
 
 /// An empty file beside `path` with its extension, removed unless renamed.
 fn beside(path: &Path) -> Result<TempPath> {
-    let folder = parent(path);
+    let folder = unfinished::parent(path);
     if !folder.is_dir() {
         return Err(cannot_write(path, format!("there is no folder {}", folder.display())));
     }
-    let suffix = path.extension().map(|e| format!(".{}", e.to_string_lossy())).unwrap_or_default();
-    let file = builder(0o666).suffix(&suffix).tempfile_in(folder).map_err(|e| cannot_write(path, e))?;
-    Ok(file.into_temp_path())
-}
-
-/// Temporary files are for their owner alone by default; results get what the umask leaves of `mode`.
-fn builder<'a>(mode: u32) -> tempfile::Builder<'a, 'a> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".motionclone-");
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
-    #[cfg(not(unix))]
-    let _ = mode;
-    builder
+    Ok(unfinished::file(path).map_err(|e| cannot_write(path, e))?.into_temp_path())
 }
 
 fn persist(temporary: TempPath, path: &Path) -> Result<()> {
     temporary.persist(path).map_err(|e| cannot_write(path, e.error))
-}
-
-fn parent(path: &Path) -> &Path {
-    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn holds_only_frames(folder: &Path) -> bool {
@@ -243,8 +228,7 @@ fn cannot_write(path: &Path, reason: impl std::fmt::Display) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clip::Clip;
-    use crate::testing::{difference, moving_bars};
+    use crate::testing::{difference, moving_bars, open, read, write};
 
     /// Every format, read back: as many frames, the same size, nearly the same colours.
     #[test]
@@ -253,10 +237,9 @@ mod tests {
         let frames = moving_bars(10, 64, 48);
         for (name, allowed) in [("a.mp4", 6.0), ("a.webm", 6.0), ("a.gif", 12.0), ("frames", 0.0)] {
             let path = folder.path().join(name);
-            Output::prepare(&path).and_then(|output| output.write(&frames, 8.0)).expect(name);
-            let clip = Clip::open(&path).expect(name);
-            assert_eq!(clip.count, 10, "{name}");
-            let difference = difference(&clip.sample(10, 64, 48).expect(name), &frames);
+            write(&path, &frames, 8.0).expect(name);
+            assert_eq!(open(&path).expect(name).count, 10, "{name}");
+            let difference = difference(&read(&path, 10, 64, 48).expect(name), &frames);
             assert!(difference <= allowed, "{name}: mean difference {difference}");
         }
         assert_eq!(fs::read_dir(folder.path()).expect("the folder").count(), 4, "nothing else is left");
@@ -271,8 +254,8 @@ mod tests {
         let frames = Frames { width: 64, height: 64, data };
         for name in ["a.mp4", "a.webm", "a.gif"] {
             let path = folder.path().join(name);
-            Output::prepare(&path).and_then(|output| output.write(&frames, 8.0)).expect(name);
-            let read = Clip::open(&path).and_then(|clip| clip.sample(4, 64, 64)).expect(name);
+            write(&path, &frames, 8.0).expect(name);
+            let read = read(&path, 4, 64, 64).expect(name);
             let difference = difference(&read, &frames);
             assert!(difference < 2.5, "{name}: mean difference {difference}");
         }
@@ -284,7 +267,7 @@ mod tests {
         use image::AnimationDecoder;
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (path, frames) = (folder.path().join("a.webp"), moving_bars(6, 64, 48));
-        Output::prepare(&path).and_then(|output| output.write(&frames, 12.5)).expect("a written clip");
+        write(&path, &frames, 12.5).expect("a written clip");
         let file = std::io::BufReader::new(fs::File::open(&path).expect("the clip"));
         let decoded = image::codecs::webp::WebPDecoder::new(file).expect("WebP").into_frames();
         let decoded = decoded.collect_frames().expect("every frame");
@@ -306,7 +289,7 @@ mod tests {
             let path = folder.path().join(name);
             let mut files = Vec::new();
             for _ in 0..2 {
-                Output::prepare(&path).and_then(|output| output.write(&frames, 8.0)).expect(name);
+                write(&path, &frames, 8.0).expect(name);
                 files.push(fs::read(&path).expect(name));
             }
             assert!(files[0] == files[1], "{name} differs from one run to the next");
@@ -317,10 +300,8 @@ mod tests {
     fn odd_sizes_and_odd_rates_are_written() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("odd.mp4");
-        let output = Output::prepare(&path).expect("a writable place");
-        output.write(&moving_bars(3, 33, 21), 23.976).expect("a written clip");
-        let clip = Clip::open(&path).expect("a clip");
-        assert_eq!(clip.count, 3);
+        write(&path, &moving_bars(3, 33, 21), 23.976).expect("a written clip");
+        assert_eq!(open(&path).expect("a clip").count, 3);
     }
 
     #[test]
@@ -328,7 +309,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("frames");
         for count in [5, 3] {
-            Output::prepare(&path).and_then(|o| o.write(&moving_bars(count, 16, 16), 8.0)).expect("written frames");
+            write(&path, &moving_bars(count, 16, 16), 8.0).expect("written frames");
             assert_eq!(fs::read_dir(&path).expect("the folder").count(), count);
         }
         fs::write(path.join("notes.txt"), "mine").expect("a written file");
@@ -378,7 +359,7 @@ mod tests {
         let frames = moving_bars(12, 256, 256);
         for name in ["a.mp4", "a.webm", "a.gif", "a.webp", "frames"] {
             let output = Output::prepare(&folder.join(name)).expect(name);
-            let error = output.write(&frames, 8.0).expect_err(name);
+            let error = output.write(&frames, 8.0, &Cancel::default()).expect_err(name);
             assert!(error.is_input() && error.to_string().contains("cannot be written"), "{name}: {error}");
             assert!(!error.to_string().contains('\n'), "{name}: {error}");
         }

@@ -1,8 +1,28 @@
 //! What the tests of this program share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use motionclone::Result;
 use motionclone::frames::Frames;
+use motionclone::session::Cancel;
+
+use crate::clip::Clip;
+use crate::output::Output;
+
+/// Opens a clip without a way to cancel.
+pub fn open(path: &Path) -> Result<Clip> {
+    Clip::open(path, &Cancel::default())
+}
+
+/// Reads so many frames of a clip.
+pub fn read(path: &Path, frames: usize, width: usize, height: usize) -> Result<Frames> {
+    open(path)?.sample(frames, width, height, &Cancel::default())
+}
+
+/// Writes a clip.
+pub fn write(path: &Path, frames: &Frames, fps: f64) -> Result<()> {
+    Output::prepare(path)?.write(frames, fps, &Cancel::default())
+}
 
 /// A clip with soft, moving, coloured bars and a little texture, so that no encoder can make it vanish.
 pub fn moving_bars(count: usize, width: usize, height: usize) -> Frames {

@@ -1,0 +1,533 @@
+//! The command line's options, and the settings they make.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+use motionclone::frames::Frames;
+use motionclone::onnx::checkpoint::Precision;
+use motionclone::onnx::manifest::{Defaults, Manifest};
+use motionclone::onnx::model::config::ControlKind;
+use motionclone::session::Device;
+use motionclone::settings::{Control, Settings};
+use motionclone::{Error, Result};
+
+/// Motion cloning: a new clip that moves like the one you give it.
+#[derive(Debug, Parser)]
+#[command(name = "motionclone", version)]
+pub struct CommandLine {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a bundle from downloaded checkpoints.
+    Import(Import),
+    /// Make a new clip that moves like a reference clip.
+    Clone(CloneClip),
+    /// Keep a clip's motion in a file, for any number of clones.
+    Extract(Extract),
+    /// Run the published configuration files as they are.
+    Run(Run),
+    /// Write the ONNX graphs of a bundle, for other runtimes or to look at.
+    Export(Export),
+    /// Show what was found: ONNX Runtime, devices, ffmpeg, a bundle's contents.
+    Doctor(Doctor),
+}
+
+#[derive(Debug, Args)]
+pub struct Import {
+    /// Stable Diffusion 1.5: a folder in diffusers' layout, or one checkpoint file.
+    #[arg(long, value_name = "DIR_OR_FILE")]
+    pub base: PathBuf,
+    /// AnimateDiff's motion module (v3_sd15_mm.ckpt).
+    #[arg(long, value_name = "FILE")]
+    pub motion_module: Option<PathBuf>,
+    /// A model of your style, which replaces the base's networks as far as it has them.
+    #[arg(long, value_name = "FILE")]
+    pub dreambooth: Option<PathBuf>,
+    /// AnimateDiff's domain adapter (v3_sd15_adapter.ckpt), for runs with a picture or a sketch.
+    #[arg(long, value_name = "FILE[:SCALE]", value_parser = scaled)]
+    pub adapter: Option<(PathBuf, f32)>,
+    /// A LoRA for the image model.
+    #[arg(long, value_name = "FILE:SCALE", value_parser = scaled)]
+    pub lora: Vec<(PathBuf, f32)>,
+    /// A LoRA for the motion module.
+    #[arg(long, value_name = "FILE:SCALE", value_parser = scaled)]
+    pub motion_lora: Vec<(PathBuf, f32)>,
+    /// SparseCtrl for pictures (v3_sd15_sparsectrl_rgb.ckpt).
+    #[arg(long, value_name = "FILE")]
+    pub sparsectrl_rgb: Option<PathBuf>,
+    /// SparseCtrl for sketches (v3_sd15_sparsectrl_scribble.ckpt).
+    #[arg(long, value_name = "FILE")]
+    pub sparsectrl_scribble: Option<PathBuf>,
+    /// AnimateDiff's model configuration, YAML or JSON; SD 1.5's values unless given.
+    #[arg(long, value_name = "FILE")]
+    pub model_config: Option<PathBuf>,
+    /// SparseCtrl's configuration, YAML or JSON; the published values unless given.
+    #[arg(long, value_name = "FILE")]
+    pub sparsectrl_config: Option<PathBuf>,
+    /// Folder with vocab.json and merges.txt; looked for in and beside the base unless given.
+    #[arg(long, value_name = "DIR")]
+    pub tokenizer: Option<PathBuf>,
+    /// Precision of the bundle's weights: keep (as they are), f16 or f32.
+    #[arg(long, value_name = "PRECISION", default_value = "keep")]
+    pub dtype: Precision,
+    /// Folder of the new bundle.
+    #[arg(long, value_name = "BUNDLE")]
+    pub out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct CloneClip {
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// The clip whose motion is cloned: a video, or a folder of images.
+    #[arg(long, value_name = "CLIP", required_unless_present = "motion")]
+    pub reference: Option<PathBuf>,
+    /// What the new clip shows.
+    #[arg(long)]
+    pub prompt: String,
+    /// What it must not show.
+    #[arg(long, value_name = "PROMPT")]
+    pub negative: Option<String>,
+    #[command(flatten)]
+    pub control: ControlArgs,
+    /// A motion kept by `extract`; the reference is then only shown in the contact sheet.
+    #[arg(long, value_name = "FILE")]
+    pub motion: Option<PathBuf>,
+    #[command(flatten)]
+    pub extraction: ExtractionArgs,
+    #[command(flatten)]
+    pub denoising: DenoisingArgs,
+    /// Frames a second of the new clip.
+    #[arg(long, value_parser = frame_rate)]
+    pub fps: Option<f64>,
+    #[command(flatten)]
+    pub cache: CacheArgs,
+    /// Also write a picture with the frames of the reference over those of the result.
+    #[arg(long, value_name = "PNG")]
+    pub contact_sheet: Option<PathBuf>,
+    /// The new clip: .mp4, .webm, .gif, .webp, or a folder for PNG files; may be given several times.
+    #[arg(long, value_name = "FILE", required = true)]
+    pub out: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Extract {
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// The clip: a video, or a folder of images.
+    #[arg(long, value_name = "CLIP")]
+    pub reference: PathBuf,
+    #[command(flatten)]
+    pub control: ControlArgs,
+    #[command(flatten)]
+    pub extraction: ExtractionArgs,
+    /// The motion file (.safetensors).
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Run {
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// A published configuration (YAML).
+    #[arg(long, value_name = "YAML")]
+    pub inference_config: PathBuf,
+    /// The list of clips and prompts, one JSON object a line.
+    #[arg(long, value_name = "JSONL")]
+    pub examples: PathBuf,
+    /// Pixels of the new clips; the configuration's W and H unless given.
+    #[arg(long, value_name = "WxH", value_parser = size)]
+    pub size: Option<(usize, usize)>,
+    /// Frames of the new clips; the configuration's L unless given.
+    #[arg(long, value_name = "N")]
+    pub frames: Option<usize>,
+    /// Frames a second of the new clips.
+    #[arg(long, value_parser = frame_rate)]
+    pub fps: Option<f64>,
+    #[command(flatten)]
+    pub cache: CacheArgs,
+    /// Also write a contact sheet (.png) beside each clip.
+    #[arg(long)]
+    pub contact_sheets: bool,
+    /// Folder for the new clips.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Export {
+    /// The bundle.
+    #[arg(long, value_name = "BUNDLE")]
+    pub bundle: PathBuf,
+    /// Pixels of the clips that the graphs are for.
+    #[arg(long, value_name = "WxH", value_parser = size)]
+    pub size: (usize, usize),
+    /// Frames of the clips that the graphs are for.
+    #[arg(long, value_name = "N")]
+    pub frames: usize,
+    /// UNet blocks whose motion is cloned.
+    #[arg(long, value_name = "B,…", value_delimiter = ',')]
+    pub blocks: Option<Vec<String>>,
+    /// Folder of the graphs.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Look into this bundle too.
+    #[arg(long, value_name = "BUNDLE")]
+    pub bundle: Option<PathBuf>,
+}
+
+/// Model and device.
+#[derive(Debug, Args)]
+pub struct EngineArgs {
+    /// The model, as made by `import`.
+    #[arg(long, value_name = "BUNDLE")]
+    pub bundle: PathBuf,
+    /// Where to compute: auto, cpu, or cuda:N.
+    #[arg(long, default_value = "auto", value_parser = device)]
+    pub device: Device,
+    /// CPU threads; one a core unless given.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+/// Pictures or sketches that the clip must show.
+#[derive(Debug, Args)]
+pub struct ControlArgs {
+    /// A picture or sketch that the new clip shows at a frame (0 unless given); may be given several times.
+    #[arg(long, value_name = "IMG[@FRAME]")]
+    pub image: Vec<OsString>,
+    /// What the images are: pictures (rgb) or sketches (scribble).
+    #[arg(long, value_parser = control_kind, default_value = "rgb", requires = "image")]
+    pub control: ControlKind,
+    /// Strength of the images.
+    #[arg(long, value_name = "S", requires = "image", allow_negative_numbers = true)]
+    pub control_scale: Option<f64>,
+}
+
+/// What decides how motion is extracted.
+#[derive(Debug, Args)]
+pub struct ExtractionArgs {
+    /// Seed of all noise; 2025, or 76739 with an image, unless given (the published seeds).
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Pixels of the new clip, multiples of 8.
+    #[arg(long, value_name = "WxH", value_parser = size)]
+    pub size: Option<(usize, usize)>,
+    /// Frames of the new clip, taken evenly from the whole reference.
+    #[arg(long, value_name = "N")]
+    pub frames: Option<usize>,
+    /// Timestep at which motion is extracted.
+    #[arg(long, value_name = "T")]
+    pub noise_step: Option<usize>,
+    /// UNet blocks whose motion is cloned.
+    #[arg(long, value_name = "B,…", value_delimiter = ',')]
+    pub blocks: Option<Vec<String>>,
+    /// Attention entries kept per query.
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+}
+
+/// What decides how the new clip is denoised.
+#[derive(Debug, Args)]
+pub struct DenoisingArgs {
+    /// Denoising steps.
+    #[arg(long, value_name = "N")]
+    pub steps: Option<usize>,
+    /// How many of them are guided by the motion.
+    #[arg(long, value_name = "N")]
+    pub guidance_steps: Option<usize>,
+    /// Share of the noise schedule that the guided steps cover, 0 to 1.
+    #[arg(long, value_name = "G", allow_negative_numbers = true)]
+    pub guidance_scale: Option<f64>,
+    /// Guided steps over which guidance grows.
+    #[arg(long, value_name = "N")]
+    pub warm_up: Option<usize>,
+    /// Guided steps over which guidance fades.
+    #[arg(long, value_name = "N")]
+    pub cool_up: Option<usize>,
+    /// Strength of the motion; 0 turns it off.
+    #[arg(long, value_name = "W", allow_negative_numbers = true)]
+    pub motion_weight: Option<f64>,
+    /// Classifier-free guidance, as the published code counts it: 7.5 here is 8.5 elsewhere.
+    #[arg(long, value_name = "C", allow_negative_numbers = true)]
+    pub cfg: Option<f64>,
+}
+
+/// Motion is extracted once per clip and settings.
+#[derive(Debug, Args)]
+pub struct CacheArgs {
+    /// Extract the motion anew and do not keep it.
+    #[arg(long)]
+    pub no_cache: bool,
+}
+
+/// The seed of the published image-to-video scripts.
+pub const IMAGE_SEED: u64 = 76739;
+
+impl ControlArgs {
+    fn control(&self, defaults: &Defaults) -> Result<Option<Control>> {
+        let mut images: Vec<(Frames, usize)> = Vec::new();
+        for text in &self.image {
+            let (path, frame) = placed(text);
+            if images.iter().any(|(_, other)| *other == frame) {
+                return Err(Error::input(format!("two images at frame {frame}: give each its frame as IMG@FRAME")));
+            }
+            images.push((Frames::open_image(&path)?, frame));
+        }
+        let scale = self.control_scale.unwrap_or(defaults.control_scale);
+        Ok((!images.is_empty()).then_some(Control { kind: self.control, scale, images }))
+    }
+}
+
+impl Extract {
+    /// The settings of an extraction, checked against the model.
+    pub fn settings(&self, manifest: &Manifest) -> Result<Settings> {
+        let mut settings = Settings::new(&manifest.defaults, "");
+        settings.control = self.control.control(&manifest.defaults)?;
+        self.extraction.apply(&mut settings);
+        settings.check(manifest)?;
+        Ok(settings)
+    }
+}
+
+impl CloneClip {
+    /// The settings of a clone, checked against the model.
+    pub fn settings(&self, manifest: &Manifest) -> Result<Settings> {
+        let mut settings = Settings::new(&manifest.defaults, self.prompt.as_str());
+        set(&mut settings.negative_prompt, self.negative.clone());
+        settings.control = self.control.control(&manifest.defaults)?;
+        self.extraction.apply(&mut settings);
+        let denoising = &self.denoising;
+        set(&mut settings.steps, denoising.steps);
+        set(&mut settings.guidance_steps, denoising.guidance_steps);
+        set(&mut settings.guidance_scale, denoising.guidance_scale);
+        set(&mut settings.warm_up, denoising.warm_up);
+        set(&mut settings.cool_up, denoising.cool_up);
+        set(&mut settings.motion_weight, denoising.motion_weight);
+        set(&mut settings.cfg, denoising.cfg);
+        settings.check(manifest)?;
+        Ok(settings)
+    }
+}
+
+impl Export {
+    /// The settings whose graphs are written.
+    pub fn settings(&self, defaults: &Defaults) -> Settings {
+        let (width, height) = self.size;
+        let mut settings = Settings { width, height, frames: self.frames, ..Settings::new(defaults, "") };
+        set(&mut settings.blocks, self.blocks.clone());
+        settings
+    }
+}
+
+impl ExtractionArgs {
+    fn apply(&self, settings: &mut Settings) {
+        if settings.control.is_some() {
+            settings.seed = IMAGE_SEED;
+        }
+        set(&mut settings.seed, self.seed);
+        set(&mut settings.width, self.size.map(|(width, _)| width));
+        set(&mut settings.height, self.size.map(|(_, height)| height));
+        set(&mut settings.frames, self.frames);
+        set(&mut settings.noise_step, self.noise_step);
+        set(&mut settings.blocks, self.blocks.clone());
+        set(&mut settings.top_k, self.top_k);
+    }
+}
+
+fn set<T>(place: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *place = value;
+    }
+}
+
+/// The arguments with option names spelt with dashes, as the published scripts spell some with underscores.
+pub fn dashed(arguments: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    let mut options_ended = false;
+    arguments.map(move |argument| {
+        options_ended |= argument == "--";
+        match argument.to_str() {
+            Some(text) if text.starts_with("--") && !options_ended => {
+                let (name, value) = text.split_at(text.find('=').unwrap_or(text.len()));
+                format!("{}{value}", name.replace('_', "-")).into()
+            }
+            _ => argument,
+        }
+    })
+}
+
+/// `IMG[@FRAME]`; a file whose own name ends like that is meant as it is.
+fn placed(text: &OsStr) -> (PathBuf, usize) {
+    let split = text.to_str().filter(|_| !Path::new(text).exists()).and_then(|text| text.rsplit_once('@'));
+    match split.and_then(|(path, frame)| Some((path, frame.parse().ok()?))) {
+        Some((path, frame)) => (path.into(), frame),
+        None => (text.into(), 0),
+    }
+}
+
+/// `FILE[:SCALE]`.
+fn scaled(text: &str) -> Result<(PathBuf, f32), String> {
+    match text.rsplit_once(':').and_then(|(path, scale)| Some((path, scale.parse::<f32>().ok()?))) {
+        Some((_, scale)) if !scale.is_finite() => Err("the scale must be a number".into()),
+        Some((path, scale)) => Ok((path.into(), scale)),
+        None => Ok((text.into(), 1.0)),
+    }
+}
+
+/// `WxH`.
+fn size(text: &str) -> Result<(usize, usize), String> {
+    let (width, height) = text.split_once(['x', 'X', '×']).ok_or("must be like 512x512")?;
+    match (width.parse(), height.parse()) {
+        (Ok(width), Ok(height)) => Ok((width, height)),
+        _ => Err("must be like 512x512".into()),
+    }
+}
+
+fn frame_rate(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|fps| (0.1..=240.0).contains(fps)).ok_or_else(|| "must be 0.1 to 240".into())
+}
+
+fn control_kind(text: &str) -> Result<ControlKind, String> {
+    [ControlKind::Rgb, ControlKind::Scribble]
+        .into_iter()
+        .find(|kind| kind.name() == text)
+        .ok_or_else(|| "must be rgb or scribble".into())
+}
+
+fn device(text: &str) -> Result<Device, String> {
+    match text {
+        "auto" => Ok(Device::Auto),
+        "cpu" => Ok(Device::Cpu),
+        "cuda" => Ok(Device::Cuda(0)),
+        _ => match text.strip_prefix("cuda:").and_then(|number| number.parse().ok()).filter(|number| *number >= 0) {
+            Some(number) => Ok(Device::Cuda(number)),
+            None => Err("must be auto, cpu, or cuda:N".into()),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<CommandLine, clap::Error> {
+        let words = std::iter::once("motionclone").chain(line.split_whitespace()).map(OsString::from);
+        CommandLine::try_parse_from(dashed(words))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        <CommandLine as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn values_are_understood() {
+        assert_eq!(size("512x288"), Ok((512, 288)));
+        assert_eq!(scaled("a/b.ckpt:0.5"), Ok(("a/b.ckpt".into(), 0.5)));
+        assert_eq!(scaled("a/b.ckpt"), Ok(("a/b.ckpt".into(), 1.0)));
+        assert_eq!(scaled("C:\\b.ckpt"), Ok(("C:\\b.ckpt".into(), 1.0)));
+        assert_eq!(placed(OsStr::new("a@b.png@7")), ("a@b.png".into(), 7));
+        assert_eq!(placed(OsStr::new("a@b.png")), ("a@b.png".into(), 0));
+        assert_eq!(
+            (device("cuda:1"), device("cuda"), device("cpu")),
+            (Ok(Device::Cuda(1)), Ok(Device::Cuda(0)), Ok(Device::Cpu))
+        );
+        assert!(size("512").is_err() && size("x5").is_err() && scaled("a:nan").is_err());
+        assert!(device("cuda:-1").is_err() && device("tpu").is_err() && frame_rate("0").is_err());
+    }
+
+    #[test]
+    fn underscores_do_for_dashes() {
+        let line = "run --inference_config a_b.yaml --examples=c_d.jsonl --bundle b --out e_f";
+        let Command::Run(run) = parse(line).expect("a sound command").command else { panic!("another command") };
+        assert_eq!(run.inference_config, PathBuf::from("a_b.yaml"));
+        assert_eq!((run.examples, run.out), ("c_d.jsonl".into(), "e_f".into()));
+    }
+
+    #[test]
+    fn options_become_settings() {
+        let line = "clone --bundle b --reference r --prompt p --motion-weight 0 --blocks up_blocks.1,up_blocks.2 \
+                    --size 64x32 --frames 4 --seed 5 --out a.mp4 --out a.gif";
+        let Command::Clone(clone) = parse(line).expect("a sound command").command else { panic!("another command") };
+        assert_eq!(clone.out.len(), 2);
+        let mut settings = Settings::new(&Defaults::default(), "p");
+        clone.extraction.apply(&mut settings);
+        assert_eq!((settings.width, settings.height, settings.frames, settings.seed), (64, 32, 4, 5));
+        assert_eq!(settings.blocks, ["up_blocks.1", "up_blocks.2"]);
+        assert_eq!(clone.denoising.motion_weight, Some(0.0));
+    }
+
+    #[test]
+    fn a_clone_needs_a_clip_or_its_motion() {
+        assert!(parse("clone --bundle b --prompt p --out a.mp4").is_err());
+        assert!(parse("clone --bundle b --prompt p --motion m --out a.mp4").is_ok());
+        assert!(parse("clone --bundle b --prompt p --motion m --control scribble --out a.mp4").is_err());
+    }
+
+    #[test]
+    fn two_images_need_two_frames() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("a.png");
+        crate::output::write_png(&path, &crate::testing::moving_bars(1, 8, 8)).expect("a picture");
+        let control = |images: &[OsString]| {
+            let control = ControlArgs { image: images.to_vec(), control: ControlKind::Rgb, control_scale: None };
+            control.control(&Defaults::default())
+        };
+        let at = |frame: &str| [path.as_os_str(), OsStr::new(frame)].into_iter().collect::<OsString>();
+        let both = control(&[at(""), at("@3")]).expect("two images").expect("a control");
+        assert_eq!(both.images.iter().map(|(_, frame)| *frame).collect::<Vec<_>>(), [0, 3]);
+        let error = control(&[at(""), at("@0")]).expect_err("one frame for two");
+        assert!(error.is_input() && error.to_string().contains("two images at frame 0"), "{error}");
+        assert!(control(&[]).expect("nothing asked").is_none());
+    }
+
+    /// The words of a command, quoted ones kept together.
+    fn split(line: &str) -> Vec<String> {
+        let parts = line.split('"').enumerate();
+        parts
+            .flat_map(|(i, part)| match i % 2 {
+                0 => part.split_whitespace().map(String::from).collect(),
+                _ => vec![part.to_string()],
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_commands_of_the_readme_are_sound() {
+        let readme = include_str!("../../../README.md");
+        let blocks = readme.split("```console\n").skip(1).filter_map(|rest| rest.split("```").next());
+        let commands: Vec<&str> = blocks.flat_map(str::lines).filter_map(|line| line.strip_prefix("$ ")).collect();
+        let ours = commands.iter().filter(|line| line.starts_with("motionclone "));
+        for line in ours.clone() {
+            let parsed = CommandLine::try_parse_from(dashed(split(line).into_iter().map(OsString::from)));
+            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+        }
+        assert!(ours.count() >= 7, "the README shows what it did");
+        for line in commands.iter().filter(|line| !line.starts_with("motionclone ")) {
+            assert!(["cargo xtask demo", "cargo xtask test"].contains(line), "{line} is not run by any test");
+        }
+    }
+
+    #[test]
+    fn options_that_the_readme_names_exist() {
+        let readme = include_str!("../../../README.md");
+        let root = <CommandLine as clap::CommandFactory>::command();
+        let options: Vec<String> = root
+            .get_subcommands()
+            .flat_map(|command| command.get_arguments().filter_map(|arg| Some(format!("--{}", arg.get_long()?))))
+            .collect();
+        for text in readme.split('`').skip(1).step_by(2).filter(|text| text.starts_with("--")) {
+            let option = text.split([' ', '=']).next().unwrap_or(text);
+            assert!(option == "--cuda" || options.iter().any(|o| o == option), "{option}");
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! The command line as people use it: results, messages, exit codes, and that nothing is left behind.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+
+/// What one call said.
+struct Answer {
+    code: Option<i32>,
+    errors: String,
+    output: String,
+}
+
+/// A folder to work in, with a cache of its own.
+struct Place {
+    folder: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let place = Self { folder: tempfile::tempdir().unwrap() };
+        fs::create_dir(place.at("cache")).unwrap();
+        place
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, words: &[impl AsRef<OsStr>]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_motionclone"));
+        command.args(words).current_dir(self.folder.path()).env("MOTIONCLONE_CACHE", self.at("cache"));
+        command.stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, words: &[impl AsRef<OsStr>]) -> Answer {
+        let Output { status, stdout, stderr } = self.command(words).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Answer { code: status.code(), errors: text(stderr), output: text(stdout) }
+    }
+
+    /// Runs a command line that must succeed. Words are separated by spaces; `BUNDLE` is the small model.
+    fn succeeds(&self, line: &str) -> Answer {
+        let answer = self.run(&words(line));
+        assert_eq!(answer.code, Some(0), "{line}\n{}", answer.errors);
+        answer
+    }
+
+    /// Runs a command line that must be refused as wrong input: one line, exit code 2, nothing written.
+    fn refuses(&self, line: &str, reason: &str) {
+        let before = self.files();
+        let answer = self.run(&words(line));
+        let last = answer.errors.lines().last().unwrap_or_default();
+        assert_eq!(answer.code, Some(2), "{line}\n{}", answer.errors);
+        assert!(last.starts_with("error: ") && last.contains(reason), "{line}\n{}", answer.errors);
+        let others = answer.errors.lines().filter(|l| !l.starts_with("warning: ") && !l.starts_with("computing"));
+        assert_eq!(others.count(), 1, "one line, not more: {line}\n{}", answer.errors);
+        assert_eq!(self.files(), before, "nothing is written: {line}");
+    }
+
+    /// Every file and folder here.
+    fn files(&self) -> BTreeSet<PathBuf> {
+        fn collect(folder: &Path, into: &mut BTreeSet<PathBuf>) {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    collect(&path, into);
+                }
+                into.insert(path);
+            }
+        }
+        let mut files = BTreeSet::new();
+        collect(self.folder.path(), &mut files);
+        files
+    }
+
+    /// A clip of a moving test picture.
+    fn clip(&self, name: &str, frames: usize) -> PathBuf {
+        self.made(name, &["-f", "lavfi", "-i", "testsrc=s=96x64:r=8", "-frames:v", &frames.to_string()])
+    }
+
+    /// A file that ffmpeg makes.
+    fn made(&self, name: &str, options: &[&str]) -> PathBuf {
+        let path = self.at(name);
+        let ffmpeg = std::env::var_os("MOTIONCLONE_FFMPEG").unwrap_or_else(|| "ffmpeg".into());
+        let mut command = Command::new(ffmpeg);
+        command.args(["-v", "error", "-y"]).args(options).arg(&path).stdin(Stdio::null());
+        assert!(command.status().unwrap().success(), "{name}");
+        path
+    }
+}
+
+fn words(line: &str) -> Vec<String> {
+    line.split_whitespace().map(|word| word.replace("BUNDLE", &bundle().to_string_lossy())).collect()
+}
+
+/// The checkpoints of the recorded runs, imported once through the command line.
+fn bundle() -> &'static Path {
+    static BUNDLE: OnceLock<TempDir> = OnceLock::new();
+    let folder = BUNDLE.get_or_init(|| {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let checkpoints = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/checkpoints");
+        let mut import = Command::new(env!("CARGO_BIN_EXE_motionclone"));
+        import.arg("import").arg("--base").arg(checkpoints.join("StableDiffusion"));
+        for (option, file) in [
+            ("--motion-module", "v3_sd15_mm.ckpt"),
+            ("--dreambooth", "dreambooth.safetensors"),
+            ("--adapter", "v3_sd15_adapter.ckpt"),
+            ("--sparsectrl-rgb", "v3_sd15_sparsectrl_rgb.ckpt"),
+            ("--sparsectrl-scribble", "v3_sd15_sparsectrl_scribble.ckpt"),
+            ("--model-config", "model_config.json"),
+            ("--sparsectrl-config", "sparsectrl_configs.json"),
+        ] {
+            import.arg(option).arg(checkpoints.join(file));
+        }
+        let answer = import.arg("--out").arg(folder.path().join("bundle")).output().unwrap();
+        assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
+        folder
+    });
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| folder.path().join("bundle"))
+}
+
+/// A quick run of the small model.
+const QUICK: &str = "--bundle BUNDLE --size 64x64 --frames 4 --device cpu";
+/// The quickest denoising.
+const STEPS: &str = "--steps 2 --guidance-steps 1 --warm-up 0 --cool-up 0";
+
+#[test]
+fn a_clone_is_written_in_every_format() {
+    let place = Place::new();
+    place.clip("clip.mp4", 12);
+    let line =
+        format!("clone {QUICK} {STEPS} --reference clip.mp4 --prompt ground --fps 12.5 --contact-sheet sheet.png");
+    let answer = place.succeeds(&format!("{line} --out a.mp4 --out a.webm --out a.gif --out a.webp --out frames"));
+    for name in ["a.mp4", "a.webm", "a.gif", "a.webp", "frames", "sheet.png"] {
+        assert!(answer.errors.contains(&format!("wrote {name}")), "{}", answer.errors);
+    }
+    assert_eq!(fs::read_dir(place.at("frames")).unwrap().count(), 4);
+    let sheet = image::open(place.at("sheet.png")).unwrap();
+    assert_eq!((sheet.width(), sheet.height()), (2 * 16 + 4 * 68 - 4, 2 * 16 + 2 * 64 + 4));
+    assert!(answer.output.is_empty(), "results are files, standard output is free: {}", answer.output);
+}
+
+#[test]
+fn the_same_run_gives_the_same_file_and_uses_the_kept_motion() {
+    let place = Place::new();
+    place.clip("clip.mp4", 12);
+    let line = format!("clone {QUICK} {STEPS} --reference clip.mp4 --seed 7 --prompt");
+    let first = place.succeeds(&format!("{line} ground --out a.mp4"));
+    assert!(!first.errors.contains("motion kept from an earlier run"), "{}", first.errors);
+    let second = place.succeeds(&format!("{line} ground --out b.mp4"));
+    assert!(second.errors.contains("motion kept from an earlier run"), "{}", second.errors);
+    assert!(fs::read(place.at("a.mp4")).unwrap() == fs::read(place.at("b.mp4")).unwrap());
+
+    let other_prompt = place.succeeds(&format!("{line} water --out c.mp4"));
+    assert!(other_prompt.errors.contains("motion kept from an earlier run"), "{}", other_prompt.errors);
+    assert!(fs::read(place.at("a.mp4")).unwrap() != fs::read(place.at("c.mp4")).unwrap());
+
+    for changed in ["--no-cache", "--top-k 2", "--noise-step 300"] {
+        let answer = place.succeeds(&format!("{line} ground {changed} --out d.mp4"));
+        assert!(!answer.errors.contains("motion kept from an earlier run"), "{changed}: {}", answer.errors);
+    }
+    // A damaged file in the cache is made anew.
+    for entry in fs::read_dir(place.at("cache")).unwrap() {
+        fs::write(entry.unwrap().path(), "damaged").unwrap();
+    }
+    let answer = place.succeeds(&format!("{line} ground --out e.mp4"));
+    assert!(!answer.errors.contains("motion kept from an earlier run"), "{}", answer.errors);
+    assert!(fs::read(place.at("a.mp4")).unwrap() == fs::read(place.at("e.mp4")).unwrap());
+}
+
+#[test]
+fn a_motion_file_stands_for_the_clip() {
+    let place = Place::new();
+    place.clip("clip.mp4", 12);
+    place.succeeds(&format!("extract {QUICK} --reference clip.mp4 --seed 7 --out motion.safetensors"));
+    let line = format!("clone {QUICK} {STEPS} --seed 7 --prompt ground");
+    place.succeeds(&format!("{line} --reference clip.mp4 --out a.mp4"));
+    place.succeeds(&format!("{line} --motion motion.safetensors --out b.mp4"));
+    assert!(fs::read(place.at("a.mp4")).unwrap() == fs::read(place.at("b.mp4")).unwrap());
+
+    let line = format!("clone --bundle BUNDLE {STEPS} --motion motion.safetensors --prompt p --out c.mp4");
+    place
+        .refuses(&format!("{line} --size 96x64 --frames 4"), "motion.safetensors: this motion was extracted with size");
+    place.refuses(&format!("{line} --size 64x64 --frames 8"), "a frame count of");
+    place.refuses(&format!("{line} --size 64x64 --frames 4 --blocks up_blocks.2"), "blocks");
+}
+
+#[test]
+fn pictures_and_sketches_control_the_clip() {
+    let place = Place::new();
+    place.clip("clip.mp4", 12);
+    place.made("picture.png", &["-f", "lavfi", "-i", "testsrc2=s=80x60", "-frames:v", "1"]);
+    let line = format!("clone {QUICK} {STEPS} --reference clip.mp4 --prompt ground");
+    place.succeeds(&format!("{line} --image picture.png --out rgb.mp4"));
+    place.succeeds(&format!("{line} --image picture.png --image picture.png@3 --control scribble --out two.mp4"));
+    place.refuses(&format!("{line} --image picture.png@4 --out a.mp4"), "image at frame 4");
+    place.refuses(&format!("{line} --image picture.png --image picture.png --out a.mp4"), "two images at frame 0");
+    place.refuses(&format!("{line} --image missing.png --out a.mp4"), "missing.png: no such file");
+    place.refuses(&format!("{line} --image clip.mp4 --out a.mp4"), "clip.mp4: not an image");
+    place.refuses(&format!("{line} --image picture.png --control-scale -1 --out a.mp4"), "control scale -1");
+}
+
+#[test]
+fn wrong_input_is_refused_in_one_line() {
+    let place = Place::new();
+    place.clip("clip.mp4", 12);
+    place.clip("still.mp4", 1);
+    place.made("sound.wav", &["-f", "lavfi", "-i", "sine=d=0.5"]);
+    fs::write(place.at("text.mp4"), "no video").unwrap();
+    fs::create_dir(place.at("empty")).unwrap();
+    let clone = format!("clone {QUICK} {STEPS} --prompt ground");
+    for (reference, reason) in [
+        ("missing.mp4", "missing.mp4: no such file or folder"),
+        ("still.mp4", "still.mp4: 1 frame: a clip needs at least 2"),
+        ("sound.wav", "sound.wav: there is no video in it"),
+        ("text.mp4", "text.mp4: not a video that ffmpeg can read"),
+        ("empty", "empty: the folder holds no images"),
+    ] {
+        place.refuses(&format!("{clone} --reference {reference} --out a.mp4"), reason);
+        let extract = format!("extract {QUICK} --reference {reference} --out a.safetensors");
+        place.refuses(&extract, reason);
+    }
+    for (out, reason) in [
+        ("a.avi", "a.avi: unknown kind of output"),
+        ("missing/a.mp4", "missing/a.mp4: cannot be written: there is no folder missing"),
+        ("clip.mp4/a.mp4", "cannot be written: there is no folder clip.mp4"),
+        ("a.mp4 --contact-sheet a.jpg", "a contact sheet ends in .png"),
+        ("a.mp4 --contact-sheet missing/a.png", "there is no folder missing"),
+    ] {
+        place.refuses(&format!("{clone} --reference clip.mp4 --out {out}"), reason);
+    }
+    let clone = "clone --bundle BUNDLE --reference clip.mp4 --prompt ground --out a.mp4";
+    for (options, reason) in [
+        ("--size 60x64", "width 60: must be a multiple of 8"),
+        ("--size 64x65", "height 65: must be a multiple of 8"),
+        ("--frames 33", "33 frames: this model takes 2 to 32"),
+        ("--steps 2 --guidance-steps 3", "3 guidance steps: more than the 2 steps"),
+        ("--frames 4 --top-k 5", "top-k 5"),
+        ("--noise-step 1000", "noise step 1000"),
+        ("--motion-weight -1", "motion weight -1"),
+        ("--guidance-scale 1.5", "guidance scale 1.5"),
+        ("--motion missing.safetensors", "missing.safetensors: no such file"),
+        ("--motion clip.mp4", "clip.mp4: "),
+    ] {
+        place.refuses(&format!("{clone} {options}"), reason);
+    }
+    let unknown = format!("{clone} --size 64x64 --frames 4 {STEPS} --device cpu --blocks up_blocks.9 --no-cache");
+    place.refuses_late(&unknown, "up_blocks.9");
+    place.refuses("clone --bundle empty --reference clip.mp4 --prompt p --out a.mp4", "manifest.json: no such file");
+    place.refuses("clone --bundle missing --reference clip.mp4 --prompt p --out a.mp4", "no such file or folder");
+    place
+        .refuses("extract --bundle BUNDLE --reference clip.mp4 --out motion.txt", "a motion file ends in .safetensors");
+    place.refuses("doctor --bundle empty", "manifest.json: no such file");
+    let syntax = place.run(&words("clone --bundle BUNDLE --reference clip.mp4 --prompt p --size big --out a.mp4"));
+    assert_eq!(syntax.code, Some(2));
+}
+
+impl Place {
+    /// As [`Place::refuses`], for what only the engine finds, after it has said what it does.
+    fn refuses_late(&self, line: &str, reason: &str) {
+        let before = self.files();
+        let answer = self.run(&words(line));
+        let errors: Vec<&str> = answer.errors.lines().filter(|line| line.starts_with("error: ")).collect();
+        assert_eq!(answer.code, Some(2), "{line}\n{}", answer.errors);
+        assert!(errors.len() == 1 && errors[0].contains(reason), "{line}\n{}", answer.errors);
+        assert_eq!(self.files(), before, "nothing is written: {line}");
+    }
+}
+
+#[test]
+fn what_does_not_stop_the_work_is_a_warning() {
+    let place = Place::new();
+    place.clip("short.mp4", 3);
+    let prompt = vec!["word"; 100].join(" ");
+    let mut line = words(&format!("clone {QUICK} {STEPS} --reference short.mp4 --out a.mp4 --prompt"));
+    line.push(prompt);
+    let answer = place.run(&line);
+    assert_eq!(answer.code, Some(0), "{}", answer.errors);
+    let warnings: Vec<&str> = answer.errors.lines().filter(|line| line.starts_with("warning: ")).collect();
+    assert_eq!(warnings.len(), 2, "{}", answer.errors);
+    assert!(warnings[0].contains("short.mp4: it has 3 frames, 4 were asked for; some are repeated"));
+    assert!(warnings[1].contains("the prompt is too long"), "{}", warnings[1]);
+}
+
+#[test]
+fn published_configurations_run() {
+    let place = Place::new();
+    fs::create_dir(place.at("lists")).unwrap();
+    place.clip("lists/pan.mp4", 12);
+    place.made("lists/sketch.png", &["-f", "lavfi", "-i", "testsrc2=s=80x60", "-frames:v", "1"]);
+    let yaml = "\
+motion_module:    \"models/Motion_Module/v3_sd15_mm.ckpt\"
+controlnet_path: \"models/SparseCtrl/v3_sd15_sparsectrl_KIND.ckpt\"
+cfg_scale: 7.5 # classifier-free guidance
+negative_prompt: \"ugly, deformed\"
+postive_prompt: \" 8k\"
+inference_steps: 2
+guidance_scale: 0.4
+guidance_steps: 1
+warm_up_steps: 0
+cool_up_steps: 0
+motion_guidance_weight: 2000
+motion_guidance_blocks: ['up_blocks.1',]
+add_noise_step: 400
+W: 64
+H: 64
+L: 4
+";
+    fs::write(place.at("text.yaml"), yaml.replace("controlnet_path", "# controlnet_path")).unwrap();
+    let list = "{\"video_path\":\"pan.mp4\", \"new_prompt\": \"A road, sunny day\", \"seed\": 42}\n\
+                {\"video_path\":\"pan.mp4\", \"new_prompt\": \"../escape\", \"seed\": 42}\n\
+                {\"video_path\":\"pan.mp4\", \"new_prompt\": \"A road\"}";
+    fs::write(place.at("lists/text.jsonl"), list).unwrap();
+    let answer =
+        place.succeeds("run --inference_config text.yaml --examples=lists/text.jsonl --bundle BUNDLE --out out");
+    let says = |text: &str| assert!(answer.errors.contains(text), "'{text}' in\n{}", answer.errors);
+    says("warning: text.yaml: 'postive_prompt' is misspelt");
+    says("its model files are not read");
+    says("pan.mp4 is taken from the folder of lists/text.jsonl");
+    says("motion kept from an earlier run");
+    assert!(place.at("out/pan_A_road,_sunny_day_42.mp4").is_file());
+    assert!(place.at("out/pan_.._escape_42.mp4").is_file());
+    assert!(place.at("out/pan_A_road_2025.mp4").is_file());
+    assert_eq!(fs::read_dir(place.at("out")).unwrap().count(), 3);
+
+    let list = r#"{"video_path":"pan.mp4", "condition_image_paths":["sketch.png"], "new_prompt": "p", "controlnet_scale": 0.8}"#;
+    fs::write(place.at("lists/images.jsonl"), list).unwrap();
+    for kind in ["rgb", "scribble"] {
+        fs::write(place.at("images.yaml"), yaml.replace("KIND", kind)).unwrap();
+        let line = "run --inference-config images.yaml --examples lists/images.jsonl --bundle BUNDLE --contact-sheets";
+        place.succeeds(&format!("{line} --out {kind}"));
+        assert!(place.at(kind).join("pan_p_76739.mp4").is_file() && place.at(kind).join("pan_p_76739.png").is_file());
+    }
+
+    // All lines are looked at before the first is run.
+    fs::write(place.at("lists/bad.jsonl"), format!("{list}\n{}", list.replace("pan.mp4", "gone.mp4"))).unwrap();
+    let line = "run --inference-config images.yaml --bundle BUNDLE --out bad --examples";
+    let answer = place.run(&words(&format!("{line} lists/bad.jsonl")));
+    assert_eq!(answer.code, Some(2), "{}", answer.errors);
+    assert!(answer.errors.lines().last().is_some_and(|line| line.contains("gone.mp4: no such file")));
+    assert!(!place.at("bad").exists());
+    place.refuses(&format!("{line} missing.jsonl"), "missing.jsonl: no such file");
+}
+
+/// Ctrl-C within the steps ends the run soon, with the exit code of shells, and leaves nothing.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_leaves_nothing() {
+    use std::io::{BufRead, BufReader};
+    let place = Place::new();
+    place.clip("clip.mp4", 12);
+    let before = place.files();
+    let line = format!("clone {QUICK} --steps 1000 --no-cache --reference clip.mp4 --prompt ground --out a.mp4");
+    let mut child = place.command(&words(&line)).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.by_ref().any(|line| line.unwrap().starts_with("denoising: step ")), "it begins to denoise");
+    let interrupt = Command::new("sh").args(["-c", &format!("kill -INT {}", child.id())]).status().unwrap();
+    assert!(interrupt.success());
+    let rest: Vec<String> = lines.map_while(Result::ok).collect();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest:?}");
+    assert_eq!(rest.last().map(String::as_str), Some("cancelled"));
+    assert_eq!(place.files(), before);
+}
+
+#[test]
+fn graphs_are_exported() {
+    let place = Place::new();
+    let answer = place.succeeds("export --bundle BUNDLE --size 64x64 --frames 4 --out graphs");
+    for name in ["text_encoder", "vae_encoder", "vae_decoder", "denoiser", "extractor", "guided", "control_rgb"] {
+        assert!(place.at(&format!("graphs/{name}.onnx")).is_file(), "{name}\n{}", answer.errors);
+    }
+    assert!(place.at("graphs/weights.safetensors").is_file());
+    place.refuses("export --bundle BUNDLE --size 64x64 --frames 4 --out graphs", "not empty");
+    place.refuses("export --bundle BUNDLE --size 60x64 --frames 4 --out other", "width 60: must be a multiple of 8");
+    place.refuses("export --bundle BUNDLE --size 64x64 --frames 4 --out missing/graphs", "missing");
+}
+
+#[test]
+fn the_doctor_tells_what_is_there() {
+    let place = Place::new();
+    let answer = place.succeeds("doctor --bundle BUNDLE");
+    for text in ["ONNX Runtime", "providers  CPU", "ffmpeg", "rgb, scribble", "32 frames", "v3_sd15_mm.ckpt", "runs on"]
+    {
+        assert!(answer.output.contains(text), "'{text}' in\n{}", answer.output);
+    }
+    // Without its tools it still answers.
+    let mut command = place.command(&["doctor"]);
+    command.env("MOTIONCLONE_FFMPEG", "/missing/ffmpeg").env("MOTIONCLONE_ONNXRUNTIME", "/missing/library");
+    let answer = command.output().unwrap();
+    let text = String::from_utf8_lossy(&answer.stdout).into_owned();
+    assert!(answer.status.success(), "{text}");
+    assert!(text.contains("MOTIONCLONE_FFMPEG names no working ffmpeg") && text.contains("no ONNX Runtime"), "{text}");
+}
