@@ -9,6 +9,7 @@ use motionclone::bundle::Bundle;
 use motionclone::motion::Motion;
 use motionclone::onnx::checkpoint::{self, ImportOptions};
 use motionclone::onnx::manifest::Manifest;
+use motionclone::preview;
 use motionclone::settings::Settings;
 use motionclone::{Error, Result};
 
@@ -45,6 +46,9 @@ pub fn import(args: Import, work: &mut Work) -> Result<()> {
     cancel.check()?;
     let imported = imported?;
     imported.warnings.iter().for_each(|warning| terminal.warn(warning));
+    if let Err(error) = preview::fit_bundle(&options.out) {
+        terminal.warn(format!("the bundle will show no previews: {error}"));
+    }
     terminal.notice(format!("wrote {}", options.out.display()));
     Ok(())
 }
