@@ -35,7 +35,7 @@ fn exported_graphs_pass_the_checker_and_load() {
     let bundle = bundle(folder.path());
     let settings = Settings { width: 72, height: 136, frames: 5, ..Settings::new(&bundle.manifest.defaults, "") };
     let out = folder.path().join("graphs");
-    let files = export(&bundle, &settings, &out, &Cancel::default()).unwrap();
+    let files = export(&bundle, &settings, &out, &Cancel::default(), &mut |_, _| ()).unwrap();
     let names: Vec<String> = files.iter().map(|f| f.file_stem().unwrap().to_string_lossy().into_owned()).collect();
     for name in ["text_encoder", "vae_encoder", "vae_decoder", "denoiser", "extractor", "guided", "guided_scribble"] {
         assert!(names.iter().any(|n| n == name), "{name} is not among {names:?}");
@@ -62,11 +62,13 @@ fn a_folder_that_is_not_empty_is_left_alone() {
     let out = folder.path().join("notes");
     std::fs::create_dir(&out).unwrap();
     std::fs::write(out.join("mine.txt"), "mine").unwrap();
-    let message = export(&bundle, &settings, &out, &Cancel::default()).unwrap_err().to_string();
+    let message = export(&bundle, &settings, &out, &Cancel::default(), &mut |_, _| ()).unwrap_err().to_string();
     assert!(message.contains("not empty"), "{message}");
     let cancel = Cancel::default();
     cancel.cancel();
-    assert!(export(&bundle, &settings, &folder.path().join("graphs"), &cancel).unwrap_err().is_cancelled());
+    assert!(
+        export(&bundle, &settings, &folder.path().join("graphs"), &cancel, &mut |_, _| ()).unwrap_err().is_cancelled()
+    );
     let mut left: Vec<String> =
         folder.path().read_dir().unwrap().map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
     left.sort();
