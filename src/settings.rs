@@ -121,6 +121,7 @@ impl Settings {
                 return fail(format!("{name} {value}: must be a number of at least 0"));
             }
         }
+        crate::motion::guided_maps(manifest, &self.blocks, self.width, self.height)?;
         if let Some(control) = &self.control {
             if !manifest.controls.contains_key(&control.kind) {
                 return fail(format!(
