@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use setup::Runtime;
+use setup::{Runtime, Tools};
 
 /// An error is one line for the person at the terminal.
 type Result<T, E = String> = std::result::Result<T, E>;
@@ -16,6 +16,7 @@ type Result<T, E = String> = std::result::Result<T, E>;
 const USAGE: &str = "\
 cargo xtask demo [--cuda]   build, set up, and clone the motion of a clip drawn here into out/demo
 cargo xtask test            set up and run every check and test
+cargo xtask bench           time the steps and measure memory on this machine's CPU
 cargo xtask setup [--cuda]  only fetch ONNX Runtime and ffmpeg, and print where they lie
 
 --cuda takes the ONNX Runtime that runs on NVIDIA GPUs; CUDA 12 and cuDNN 9 must be installed.";
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         ["demo"] => setup::tools(Runtime::Cpu).and_then(|tools| demo::clone_a_drawn_clip(&tools)),
         ["demo", "--cuda"] => setup::tools(Runtime::Cuda).and_then(|tools| demo::clone_a_drawn_clip(&tools)),
         ["test"] => test(),
+        ["bench"] => setup::tools(Runtime::Cpu).and_then(|tools| bench(&tools)),
         ["setup"] => setup::tools(Runtime::Cpu).map(|tools| print!("{tools}")),
         ["setup", "--cuda"] => setup::tools(Runtime::Cuda).map(|tools| print!("{tools}")),
         ["help" | "--help" | "-h"] => {
@@ -42,6 +44,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn bench(tools: &Tools) -> Result<()> {
+    let mut bench = cargo(&["bench", "--bench", "steps"]);
+    tools.apply(&mut bench);
+    run(bench)
 }
 
 fn test() -> Result<()> {

@@ -94,6 +94,14 @@ pub fn tools(runtime: Runtime) -> Result<Tools> {
     };
     let library = if cfg!(windows) { "onnxruntime.dll" } else { "libonnxruntime." };
     let onnxruntime = find(&fetch(&wheel)?.join("onnxruntime/capi"), library)?;
+    #[cfg(unix)]
+    if let Runtime::Cpu = runtime {
+        // Where `.cargo/config.toml` points, so that `cargo test` alone finds it from now on.
+        let link = cache().join("libonnxruntime.so");
+        let linked =
+            fs::remove_file(&link).or_else(|_| Ok(())).and_then(|()| std::os::unix::fs::symlink(&onnxruntime, &link));
+        linked.map_err(|e| format!("{}: {e}", link.display()))?;
+    }
     Ok(Tools { onnxruntime, ffmpeg: ffmpeg()? })
 }
 
