@@ -47,12 +47,12 @@ class Phase:
 
 
 UNET, VAE, TEXT = UnetSize(), VaeSize(), TextSize()
-POOL = 65536  # clips drawn and encoded once
+POOL = 49152  # clips drawn and encoded once
 SEED = 20
 PHASES = {
-    "vae": Phase(6000, 64, 1e-3, 0.999),
-    "images": Phase(12000, 1024, 1e-3, 0.999),
-    "clips": Phase(12000, 64, 8e-4, 0.999),
-    "rgb": Phase(4000, 64, 1e-3, 0.999),
-    "scribble": Phase(4000, 64, 1e-3, 0.999),
+    "vae": Phase(5500, 64, 1e-3, 0.999),
+    "images": Phase(5300, 512, 1e-3, 0.999),
+    "clips": Phase(7700, 32, 1e-3, 0.999),
+    "rgb": Phase(1900, 24, 1e-3, 0.998),
+    "scribble": Phase(1700, 24, 1e-3, 0.998),
 }

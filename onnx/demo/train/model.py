@@ -16,6 +16,14 @@ import config
 TEMPORAL_GROUPS = 32  # of every temporal transformer's group norm, whatever the UNet's
 
 
+def attend(q, k, v):
+    """Scaled dot products, `[batch, heads, length, head width]`."""
+    width = q.shape[-1]
+    if width % 8 and q.is_cuda:  # the fused kernels want a multiple of eight
+        q, k, v = (F.pad(x, (0, -width % 8)) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, scale=width**-0.5)[..., :width]
+
+
 class Attention(nn.Module):
     """Multi-head attention without biases on query, key and value."""
 
@@ -33,7 +41,7 @@ class Attention(nn.Module):
     def forward(self, x, context=None):
         context = x if context is None else context
         q, k, v = self.split(self.to_q(x)), self.split(self.to_k(context)), self.split(self.to_v(context))
-        return self.to_out[0](F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return self.to_out[0](attend(q, k, v).transpose(1, 2).flatten(2))
 
 
 class GatedLinear(nn.Module):
@@ -114,20 +122,15 @@ class TemporalAttention(Attention):
             self.probabilities = scores.softmax(-1)
             out = self.probabilities.to(v.dtype) @ v
         else:
-            out = temporal_product(q, k, v)
+            out = temporal_attend(q, k, v)
         return self.to_out[0](out.transpose(1, 2).flatten(2))
 
 
-def temporal_product(q, k, v):
-    """Attention over the frames, `[positions, heads, frames, head width]`."""
-    width = q.shape[-1]
-    if width % 8 and q.is_cuda:  # what the fused kernels ask for
-        q, k, v = (F.pad(x, (0, -width % 8)) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, scale=width**-0.5)[..., :width]
+temporal_attend = attend  # training puts `temporal_sums`, compiled, here
 
 
 def temporal_sums(q, k, v):
-    """The same as sums of products. Compiled, it beats attention kernels whose tiles sixteen frames leave empty."""
+    """`attend` as sums of products. Compiled, it beats attention kernels whose tiles sixteen frames leave empty."""
     scores = (q.unsqueeze(-2).float() * k.unsqueeze(-3).float()).sum(-1) * q.shape[-1] ** -0.5
     return (scores.softmax(-1).unsqueeze(-1) * v.unsqueeze(-3).float()).sum(-2).to(v.dtype)
 
