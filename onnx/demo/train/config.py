@@ -1,0 +1,58 @@
+"""Sizes of the embedded model and the length of each training phase."""
+
+from dataclasses import dataclass
+
+FRAMES = 16
+SIZE = 128  # pixels
+LATENT = SIZE // 8
+MAX_FRAMES = 32  # rows of the temporal position table
+LATENT_SCALE = 0.18215
+SCRIBBLE_STACK = (8, 16, 32, 64)
+
+TRAIN_STEPS = 1000  # of the noise schedule: β grows linearly
+BETA_START, BETA_END = 0.00085, 0.012
+
+
+@dataclass(frozen=True)
+class UnetSize:
+    channels: tuple = (32, 64, 32, 32)
+    layers: int = 2
+    heads: int = 8
+    groups: int = 8
+    text_width: int = 64
+
+
+@dataclass(frozen=True)
+class VaeSize:
+    channels: tuple = (32, 32, 32, 64)
+    layers: int = 2
+    groups: int = 8
+
+
+@dataclass(frozen=True)
+class TextSize:
+    width: int = 64
+    layers: int = 2
+    heads: int = 4
+    inner: int = 256
+    tokens: int = 77
+
+
+@dataclass(frozen=True)
+class Phase:
+    steps: int
+    batch: int  # pictures for the autoencoder and the image phase, clips otherwise
+    rate: float  # peak learning rate
+    ema: float  # decay of the averaged weights
+
+
+UNET, VAE, TEXT = UnetSize(), VaeSize(), TextSize()
+POOL = 49152  # clips drawn and encoded once
+SEED = 20
+PHASES = {
+    "vae": Phase(5500, 64, 1e-3, 0.999),
+    "images": Phase(5300, 512, 1e-3, 0.999),
+    "clips": Phase(7700, 32, 1e-3, 0.999),
+    "rgb": Phase(1900, 24, 1e-3, 0.998),
+    "scribble": Phase(1700, 24, 1e-3, 0.998),
+}
