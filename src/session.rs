@@ -110,12 +110,14 @@ impl Runtime {
         let library = find_library(library)?;
         let failed =
             |e: &dyn std::fmt::Display| Error::input(format!("cannot load ONNX Runtime: {e}")).with_path(&library);
-        let environment = ort::init_from(&library)
-            .map_err(|e| failed(&e))?
+        let environment = ort::init_from(&library).map_err(|e| failed(&e))?;
+        let pool = GlobalThreadPoolOptions::default().with_spin_control(false).map_err(|e| failed(&e))?;
+        let environment = environment
             .with_name("motionclone")
             .with_telemetry(false)
-            // One pool for all networks: threads of one that idles would take the cores from the next.
-            .with_global_thread_pool(GlobalThreadPoolOptions::default())
+            // One pool for all networks, since idle threads of one would be in the way of the next; and threads that wait
+            // sleep, since the program that hosts this library needs the cores too.
+            .with_global_thread_pool(pool)
             .build()
             .map_err(|e| failed(&e))?;
         Ok(RUNTIME.get_or_init(|| Self { environment, library: library.clone() }))
