@@ -1,6 +1,7 @@
 //! The project's own commands. No dependencies, because this is compiled before anything else.
 
 mod demo;
+mod dist;
 mod licences;
 mod setup;
 
@@ -17,24 +18,31 @@ const USAGE: &str = "\
 cargo xtask demo [--cuda]   build, set up, and clone the motion of a clip drawn here into out/demo
 cargo xtask test            set up and run every check and test
 cargo xtask setup [--cuda]  only fetch ONNX Runtime and ffmpeg, and print where they lie
+cargo xtask dist [--cuda]   build what is handed to others into target/dist: library, headers, program, ONNX Runtime
+                            (--profile NAME, --out DIR, --no-archive)
+cargo xtask header          write include/motionclone.h anew from src/capi.rs
 
 --cuda takes the ONNX Runtime that runs on NVIDIA GPUs; CUDA 12 and cuDNN 9 must be installed.";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let result = match arguments.as_slice() {
-        ["demo"] => setup::tools(Runtime::Cpu).and_then(|tools| demo::clone_a_drawn_clip(&tools)),
-        ["demo", "--cuda"] => setup::tools(Runtime::Cuda).and_then(|tools| demo::clone_a_drawn_clip(&tools)),
-        ["test"] => test(),
-        ["setup"] => setup::tools(Runtime::Cpu).map(|tools| print!("{tools}")),
-        ["setup", "--cuda"] => setup::tools(Runtime::Cuda).map(|tools| print!("{tools}")),
-        ["help" | "--help" | "-h"] => {
-            println!("{USAGE}");
-            Ok(())
-        }
-        _ => Err(format!("unknown arguments\n{USAGE}")),
-    };
+    let result =
+        match arguments.as_slice() {
+            ["demo"] => setup::tools(Runtime::Cpu).and_then(|tools| demo::clone_a_drawn_clip(&tools)),
+            ["demo", "--cuda"] => setup::tools(Runtime::Cuda).and_then(|tools| demo::clone_a_drawn_clip(&tools)),
+            ["test"] => test(),
+            ["setup"] => setup::tools(Runtime::Cpu).map(|tools| print!("{tools}")),
+            ["setup", "--cuda"] => setup::tools(Runtime::Cuda).map(|tools| print!("{tools}")),
+            ["dist", words @ ..] => dist::Options::parse(words).and_then(|options| dist::build(&options)),
+            ["header"] => run(cargo(&["test", "--package", "motionclone", "--test", "capi_header"])
+                .env("MOTIONCLONE_WRITE_HEADER", "1")),
+            ["help" | "--help" | "-h"] => {
+                println!("{USAGE}");
+                Ok(())
+            }
+            _ => Err(format!("unknown arguments\n{USAGE}")),
+        };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
@@ -49,6 +57,7 @@ fn test() -> Result<()> {
     run(cargo(&["fmt", "--all", "--check"]))?;
     licences::check()?;
     let tools = setup::tools(Runtime::Cpu)?;
+    setup::host_tools()?;
     let python = setup::python_packages("onnx==1.23.2")?;
     run(cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
     let mut tests = cargo(&["test", "--release", "--workspace"]);
