@@ -222,7 +222,7 @@ fn a_log_function_hears_warnings_and_cannot_wait() {
 #[test]
 fn a_job_that_fails_says_why() {
     let engine = engine();
-    let settings = HostSettings { motion_weight: 1e30, ..settings(engine) };
+    let settings = HostSettings { cfg: 1e300, ..settings(engine) };
     let job = start(engine, &mut clip(4, 64, 64), &settings);
     assert_eq!(unsafe { motionclone_job_wait(job, -1) }, Status::Failed);
     assert_eq!(standing(job).state, JobState::Failed as u32);
