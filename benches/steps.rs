@@ -1,6 +1,6 @@
 //! Seconds a guided and a plain step, and peak memory, for the recorded text-to-video configuration on the CPU.
 //!
-//! `cargo bench --bench steps`; `MOTIONCLONE_BENCH_THREADS` sets the number of threads.
+//! `cargo xtask bench`; `MOTIONCLONE_BENCH_THREADS` sets the number of threads.
 
 #[path = "../tests/recorded/mod.rs"]
 mod recorded;

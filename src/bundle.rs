@@ -75,6 +75,9 @@ impl Bundle {
             );
         }
         let manifest = Manifest::read(folder)?;
+        for name in [WEIGHTS_FILE, TOKENIZER_FOLDER] {
+            check_inside(folder, name)?;
+        }
         let weights = WeightIndex::open(&folder.join(WEIGHTS_FILE))?;
         let tokenizer = Tokenizer::open(&folder.join(TOKENIZER_FOLDER))?;
         if tokenizer.largest_id() >= manifest.text_encoder.vocab_size as i64 {
@@ -135,4 +138,15 @@ impl Bundle {
     pub fn load(&self, runtime: &Runtime, key: &NetworkKey, settings: &RunSettings) -> Result<Network> {
         Network::load(runtime, &key.name(), &self.model(key)?, &self.folder, settings)
     }
+}
+
+/// Refuses a part of a bundle that is a link to somewhere else: a bundle from a stranger must not make this program
+/// read, and show the beginnings of, other files.
+fn check_inside(folder: &Path, name: &str) -> Result<()> {
+    let real = |path: &Path| path.canonicalize().map_err(|e| Error::io(path, e));
+    let path = folder.join(name);
+    if real(&path)?.starts_with(real(folder)?) {
+        return Ok(());
+    }
+    Err(Error::input("this part of the bundle is a link that leaves its folder").with_path(&path))
 }

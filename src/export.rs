@@ -1,5 +1,7 @@
 //! The graphs of one job as files, for Netron or other runtimes.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use motionclone_onnx::graph::{Element, Layout};
@@ -41,11 +43,18 @@ pub fn networks(bundle: &Bundle, settings: &Settings) -> Vec<NetworkKey> {
     keys
 }
 
-/// Writes every network's graph as `NAME.onnx` into a new folder, with the weights beside them. Returns the files.
+/// Writes every network's graph as `NAME.onnx` into a new folder, with a copy of the weights beside them: runtimes refuse
+/// weights elsewhere, and links to them. `copied` hears of the weights' bytes, done and in all. Returns the files.
 ///
 /// # Errors
 /// When the settings do not fit the model, the folder is there and not empty, or it cannot be written.
-pub fn export(bundle: &Bundle, settings: &Settings, out: &Path, cancel: &Cancel) -> Result<Vec<PathBuf>> {
+pub fn export(
+    bundle: &Bundle,
+    settings: &Settings,
+    out: &Path,
+    cancel: &Cancel,
+    copied: &mut dyn FnMut(u64, u64),
+) -> Result<Vec<PathBuf>> {
     settings.check(&bundle.manifest)?;
     let out = std::path::absolute(out).map_err(|e| Error::io(out, e))?;
     if out.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
@@ -60,9 +69,7 @@ pub fn export(bundle: &Bundle, settings: &Settings, out: &Path, cancel: &Cancel)
         std::fs::write(&path, bundle.model(&key)?).map_err(|e| Error::io(&path, e))?;
         names.push(name);
     }
-    let weights = unfinished.path().join(WEIGHTS_FILE);
-    std::fs::copy(bundle.weights.path(), &weights).map_err(|e| Error::io(&weights, e))?;
-    cancel.check()?;
+    copy(bundle.weights.path(), &unfinished.path().join(WEIGHTS_FILE), cancel, copied)?;
     let unfinished = unfinished.keep();
     std::fs::rename(&unfinished, &out).map_err(|e| {
         // What could not be put in its place is of no use.
@@ -70,4 +77,22 @@ pub fn export(bundle: &Bundle, settings: &Settings, out: &Path, cancel: &Cancel)
         Error::io(&out, e)
     })?;
     Ok(names.into_iter().map(|name| out.join(name)).collect())
+}
+
+fn copy(from: &Path, to: &Path, cancel: &Cancel, copied: &mut dyn FnMut(u64, u64)) -> Result<()> {
+    const CHUNK: u64 = 64 << 20;
+    let mut source = File::open(from).map_err(|e| Error::io(from, e))?;
+    let mut target = File::create(to).map_err(|e| Error::io(to, e))?;
+    let total = source.metadata().map_err(|e| Error::io(from, e))?.len();
+    let mut done = 0;
+    while done < total {
+        cancel.check()?;
+        let count = std::io::copy(&mut (&mut source).take(CHUNK), &mut target).map_err(|e| Error::io(to, e))?;
+        if count == 0 {
+            return Err(Error::failure(format!("ends after {done} bytes of {total}")).with_path(from));
+        }
+        done += count;
+        copied(done, total);
+    }
+    Ok(())
 }

@@ -1,15 +1,17 @@
 //! A cheap look at latents: one linear map from latent channels to colours at every latent position, fitted from the
 //! VAE when a bundle is imported.
 
-use motionclone_onnx::manifest::PreviewMap;
+use std::path::Path;
+
+use motionclone_onnx::manifest::{Manifest, PreviewMap};
 use ndarray::{ArrayD, Axis};
 
 use crate::bundle::NetworkKey;
-use crate::engine::Engine;
+use crate::engine::{Engine, EngineOptions};
 use crate::error::Result;
 use crate::frames::Frames;
 use crate::random::CpuGenerator;
-use crate::session::Cancel;
+use crate::session::{Cancel, Device};
 use crate::settings::Settings;
 use crate::vae;
 
@@ -34,12 +36,22 @@ pub fn preview(map: &PreviewMap, latents: &ArrayD<f32>) -> Frames {
     Frames { width, height, data }
 }
 
+/// Fits the map of a bundle that was just made, and puts it into its manifest.
+///
+/// # Errors
+/// When ONNX Runtime is not there, the VAE fails, or the manifest cannot be written.
+pub fn fit_bundle(folder: &Path) -> Result<()> {
+    let mut engine = Engine::open(folder, &EngineOptions { device: Device::Cpu, ..Default::default() })?;
+    let manifest = Manifest { preview: Some(fit(&mut engine)?), ..engine.manifest().clone() };
+    manifest.write(folder)
+}
+
 /// Fits the map: encodes a few drawn images, and finds the least-squares map from their latents to the mean colour of
 /// the pixels behind each latent position.
 ///
 /// # Errors
 /// When the VAE fails.
-pub fn fit(engine: &mut Engine) -> Result<PreviewMap> {
+fn fit(engine: &mut Engine) -> Result<PreviewMap> {
     let config = engine.manifest().vae.clone();
     let factor = config.downscale();
     let settings = Settings {

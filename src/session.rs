@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ndarray::ArrayD;
+use ort::environment::GlobalThreadPoolOptions;
 use ort::ep;
 use ort::session::{RunOptions, Session, SessionInputValue};
 use ort::value::{DynValue, Tensor, TensorRef};
@@ -115,6 +116,8 @@ impl Runtime {
             .map_err(|e| failed(&e))?
             .with_name("motionclone")
             .with_telemetry(false)
+            // One pool for all networks: threads of one that idles would take the cores from the next.
+            .with_global_thread_pool(GlobalThreadPoolOptions::default())
             .build()
             .map_err(|e| failed(&e))?;
         Ok(RUNTIME.get_or_init(|| Self { environment, library: library.clone() }))
@@ -190,7 +193,7 @@ fn own_folder() -> Option<PathBuf> {
 /// How networks are run.
 #[derive(Debug, Clone, Default)]
 pub struct RunSettings {
-    /// CPU threads; ONNX Runtime's own choice (one a core) when absent.
+    /// CPU threads of each network; one pool with a thread a core for all networks when absent.
     pub threads: Option<usize>,
     /// CUDA device, or the CPU when absent.
     pub cuda: Option<i32>,
@@ -232,11 +235,9 @@ impl Network {
     fn session(runtime: &Runtime, model: &[u8], folder: &Path, settings: &RunSettings) -> ort::Result<Session> {
         let folder = folder.to_string_lossy();
         let mut builder = Session::builder(&runtime.environment)?
-            .with_config_entry("session.model_external_initializers_file_folder_path", &folder)?
-            // Idle threads must leave the cores to the editor that hosts this library.
-            .with_intra_op_spinning(false)?;
+            .with_config_entry("session.model_external_initializers_file_folder_path", &folder)?;
         if let Some(threads) = settings.threads {
-            builder = builder.with_intra_threads(threads)?;
+            builder = builder.with_independent_thread_pool()?.with_intra_threads(threads)?;
         }
         if let Some(device) = settings.cuda {
             let provider = ep::CUDA::default().with_device_id(device).build().error_on_failure();

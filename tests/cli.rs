@@ -246,14 +246,13 @@ fn wrong_input_is_refused_in_one_line() {
         ("--frames 4 --top-k 5", "top-k 5"),
         ("--noise-step 1000", "noise step 1000"),
         ("--motion-weight -1", "motion weight -1"),
+        ("--blocks up_blocks.9", "no block 'up_blocks.9' with motion modules; there are down_blocks.0"),
         ("--guidance-scale 1.5", "guidance scale 1.5"),
         ("--motion missing.safetensors", "missing.safetensors: no such file"),
         ("--motion clip.mp4", "clip.mp4: "),
     ] {
         place.refuses(&format!("{clone} {options}"), reason);
     }
-    let unknown = format!("{clone} --size 64x64 --frames 4 {STEPS} --device cpu --blocks up_blocks.9 --no-cache");
-    place.refuses_late(&unknown, "up_blocks.9");
     place.refuses("clone --bundle empty --reference clip.mp4 --prompt p --out a.mp4", "manifest.json: no such file");
     place.refuses("clone --bundle missing --reference clip.mp4 --prompt p --out a.mp4", "no such file or folder");
     place
@@ -263,15 +262,52 @@ fn wrong_input_is_refused_in_one_line() {
     assert_eq!(syntax.code, Some(2));
 }
 
-impl Place {
-    /// As [`Place::refuses`], for what only the engine finds, after it has said what it does.
-    fn refuses_late(&self, line: &str, reason: &str) {
-        let before = self.files();
-        let answer = self.run(&words(line));
-        let errors: Vec<&str> = answer.errors.lines().filter(|line| line.starts_with("error: ")).collect();
-        assert_eq!(answer.code, Some(2), "{line}\n{}", answer.errors);
-        assert!(errors.len() == 1 && errors[0].contains(reason), "{line}\n{}", answer.errors);
-        assert_eq!(self.files(), before, "nothing is written: {line}");
+/// A copy of the bundle with one part damaged is refused before anything is computed.
+#[test]
+fn a_damaged_bundle_is_refused() {
+    let place = Place::new();
+    place.clip("clip.mp4", 12);
+    let damaged = |name: &str, damage: &dyn Fn(&Path)| {
+        let folder = place.at(name);
+        fs::create_dir_all(folder.join("tokenizer")).unwrap();
+        for file in ["manifest.json", "weights.safetensors", "tokenizer/vocab.json", "tokenizer/merges.txt"] {
+            fs::copy(bundle().join(file), folder.join(file)).unwrap();
+        }
+        damage(&folder);
+        format!("clone --bundle {name} --size 64x64 --frames 4 {STEPS} --reference clip.mp4 --prompt p --out a.mp4")
+    };
+    let weights = |folder: &Path| folder.join("weights.safetensors");
+    let missing = damaged("missing", &|folder| fs::remove_file(weights(folder)).unwrap());
+    place.refuses(&missing, "weights.safetensors: no such file");
+    let short = damaged("short", &|folder| {
+        fs::File::options().write(true).open(weights(folder)).unwrap().set_len(1_000_000).unwrap();
+    });
+    place.refuses(&short, "weights.safetensors: ");
+    let lying = damaged("lying", &|folder| fs::write(weights(folder), u64::MAX.to_le_bytes()).unwrap());
+    place.refuses(&lying, "its header claims 18446744073709551615 bytes");
+    let other = damaged("other", &|folder| {
+        let manifest = folder.join("manifest.json");
+        let text = fs::read_to_string(&manifest)
+            .unwrap()
+            .replace("\"cross_attention_dim\": 16", "\"cross_attention_dim\": 24");
+        fs::write(manifest, text).unwrap();
+    });
+    let answer = place.run(&words(&other));
+    assert_eq!(answer.code, Some(2), "{}", answer.errors);
+    assert!(answer.errors.contains("attn2.to_k.weight' takes 16 channels, not 24"), "{}", answer.errors);
+    let newer = damaged("newer", &|folder| {
+        let manifest = folder.join("manifest.json");
+        let text = fs::read_to_string(&manifest).unwrap().replace("\"format\": 1", "\"format\": 99");
+        fs::write(manifest, text).unwrap();
+    });
+    place.refuses(&newer, "bundle format 99 is newer");
+    #[cfg(unix)]
+    {
+        let outside = damaged("outside", &|folder| {
+            fs::rename(weights(folder), place.at("elsewhere.safetensors")).unwrap();
+            std::os::unix::fs::symlink("../elsewhere.safetensors", weights(folder)).unwrap();
+        });
+        place.refuses(&outside, "weights.safetensors: this part of the bundle is a link that leaves its folder");
     }
 }
 

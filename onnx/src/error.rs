@@ -44,12 +44,21 @@ impl Error {
 
     /// An operation on a file failed in the operating system.
     pub fn io(path: impl AsRef<Path>, error: std::io::Error) -> Self {
+        use std::io::ErrorKind as Kinds;
+        // What the user can mend by naming another file or making room.
         let input = matches!(
             error.kind(),
-            std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::IsADirectory
+            Kinds::NotFound
+                | Kinds::PermissionDenied
+                | Kinds::IsADirectory
+                | Kinds::NotADirectory
+                | Kinds::ReadOnlyFilesystem
+                | Kinds::StorageFull
+                | Kinds::QuotaExceeded
         );
         let message = match error.kind() {
-            std::io::ErrorKind::NotFound => "no such file or folder".to_string(),
+            Kinds::NotFound => "no such file or folder".to_string(),
+            Kinds::StorageFull => "the disk is full".to_string(),
             _ => error.to_string(),
         };
         Self {

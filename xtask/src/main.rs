@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use setup::Runtime;
+use setup::{Runtime, Tools};
 
 /// An error is one line for the person at the terminal.
 type Result<T, E = String> = std::result::Result<T, E>;
@@ -17,6 +17,7 @@ type Result<T, E = String> = std::result::Result<T, E>;
 const USAGE: &str = "\
 cargo xtask demo [--cuda]   build, set up, and clone the motion of a clip drawn here into out/demo
 cargo xtask test            set up and run every check and test
+cargo xtask bench           time the steps and measure memory on this machine's CPU
 cargo xtask setup [--cuda]  only fetch ONNX Runtime and ffmpeg, and print where they lie
 cargo xtask dist [--cuda]   build what is handed to others into target/dist: library, headers, program, ONNX Runtime
                             (--profile NAME, --out DIR, --no-archive)
@@ -27,22 +28,21 @@ cargo xtask header          write include/motionclone.h anew from src/capi.rs
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let result =
-        match arguments.as_slice() {
-            ["demo"] => setup::tools(Runtime::Cpu).and_then(|tools| demo::clone_a_drawn_clip(&tools)),
-            ["demo", "--cuda"] => setup::tools(Runtime::Cuda).and_then(|tools| demo::clone_a_drawn_clip(&tools)),
-            ["test"] => test(),
-            ["setup"] => setup::tools(Runtime::Cpu).map(|tools| print!("{tools}")),
-            ["setup", "--cuda"] => setup::tools(Runtime::Cuda).map(|tools| print!("{tools}")),
-            ["dist", words @ ..] => dist::Options::parse(words).and_then(|options| dist::build(&options)),
-            ["header"] => run(cargo(&["test", "--package", "motionclone", "--test", "capi_header"])
-                .env("MOTIONCLONE_WRITE_HEADER", "1")),
-            ["help" | "--help" | "-h"] => {
-                println!("{USAGE}");
-                Ok(())
-            }
-            _ => Err(format!("unknown arguments\n{USAGE}")),
-        };
+    let result = match arguments.as_slice() {
+        ["demo"] => setup::tools(Runtime::Cpu).and_then(|tools| demo::clone_a_drawn_clip(&tools)),
+        ["demo", "--cuda"] => setup::tools(Runtime::Cuda).and_then(|tools| demo::clone_a_drawn_clip(&tools)),
+        ["test"] => test(),
+        ["bench"] => setup::tools(Runtime::Cpu).and_then(|tools| bench(&tools)),
+        ["setup"] => setup::tools(Runtime::Cpu).map(|tools| print!("{tools}")),
+        ["setup", "--cuda"] => setup::tools(Runtime::Cuda).map(|tools| print!("{tools}")),
+        ["dist", words @ ..] => dist::Options::parse(words).and_then(|options| dist::build(&options)),
+        ["header"] => header(),
+        ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        _ => Err(format!("unknown arguments\n{USAGE}")),
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
@@ -50,6 +50,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn bench(tools: &Tools) -> Result<()> {
+    let mut bench = cargo(&["bench", "--bench", "steps"]);
+    tools.apply(&mut bench);
+    run(bench)
 }
 
 fn test() -> Result<()> {
@@ -65,6 +71,12 @@ fn test() -> Result<()> {
     run(tests.env("PYTHONPATH", python))?;
     println!("all checks and tests passed in {:.0} s", start.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// Writes the C header: the test that compares it can also write it.
+fn header() -> Result<()> {
+    let mut test = cargo(&["test", "--package", "motionclone", "--test", "capi_header"]);
+    run(test.env("MOTIONCLONE_WRITE_HEADER", "1"))
 }
 
 /// The project's folder.

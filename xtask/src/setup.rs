@@ -98,7 +98,17 @@ pub fn onnxruntime(runtime: Runtime) -> Result<PathBuf> {
         Runtime::Cuda => ONNXRUNTIME_CUDA,
     };
     let library = if cfg!(windows) { "onnxruntime.dll" } else { "libonnxruntime." };
-    find(&fetch(&wheel)?.join("onnxruntime/capi"), library)
+    let onnxruntime = find(&fetch(&wheel)?.join("onnxruntime/capi"), library)?;
+    #[cfg(unix)]
+    if let Runtime::Cpu = runtime {
+        // Where `.cargo/config.toml` points, so that `cargo test` alone finds it from now on.
+        let link = cache().join("libonnxruntime.so");
+        // One from before would be in the way; one that is not there is no harm.
+        let _ = fs::remove_file(&link);
+        let linked = std::os::unix::fs::symlink(&onnxruntime, &link);
+        linked.map_err(|e| format!("{}: {e}", link.display()))?;
+    }
+    Ok(onnxruntime)
 }
 
 /// The ffmpeg that is configured or installed, else one from PyPI.

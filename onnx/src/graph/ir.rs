@@ -1,6 +1,7 @@
 //! Values and nodes. Every value has a static shape; nodes stand in an order in which they can run.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::op::Op;
 use crate::weights::{Dtype, WeightInfo};
@@ -359,14 +360,14 @@ impl Graph {
     }
 
     fn move_leaf(&self, value: Value, graph: &mut Graph, moved: &mut HashMap<Value, Value>) {
-        if !moved.contains_key(&value) {
+        if let Entry::Vacant(place) = moved.entry(value) {
             let mut info = self.info(value).clone();
             if let Origin::Constant(_) = info.origin {
                 // Constants are numbered; the new graph has made some of its own.
                 info.name = format!("constant_{}", graph.values.len());
             }
             let copy = graph.add_value(info);
-            moved.insert(value, copy);
+            place.insert(copy);
         }
     }
 }

@@ -9,6 +9,7 @@ use motionclone::bundle::Bundle;
 use motionclone::motion::Motion;
 use motionclone::onnx::checkpoint::{self, ImportOptions};
 use motionclone::onnx::manifest::Manifest;
+use motionclone::preview;
 use motionclone::settings::Settings;
 use motionclone::{Error, Result};
 
@@ -17,6 +18,8 @@ use crate::clip::Clip;
 use crate::output::{self, Output};
 use crate::published::{self, Configuration, Example};
 use crate::work::{Results, Work};
+
+const MEGABYTE: u64 = 1_000_000;
 
 /// Makes a bundle from checkpoints.
 pub fn import(args: Import, work: &mut Work) -> Result<()> {
@@ -37,7 +40,6 @@ pub fn import(args: Import, work: &mut Work) -> Result<()> {
     };
     let Work { terminal, cancel } = work;
     let imported = checkpoint::import(&options, &mut |progress| {
-        const MEGABYTE: u64 = 1_000_000;
         terminal.step("importing", "megabyte", progress.done / MEGABYTE, progress.total / MEGABYTE, progress.what);
         if cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
@@ -45,6 +47,9 @@ pub fn import(args: Import, work: &mut Work) -> Result<()> {
     cancel.check()?;
     let imported = imported?;
     imported.warnings.iter().for_each(|warning| terminal.warn(warning));
+    if let Err(error) = preview::fit_bundle(&options.out) {
+        terminal.warn(format!("the bundle will show no previews: {error}"));
+    }
     terminal.notice(format!("wrote {}", options.out.display()));
     Ok(())
 }
@@ -90,8 +95,12 @@ pub fn extract(args: Extract, work: &mut Work) -> Result<()> {
 pub fn export(args: &Export, work: &mut Work) -> Result<()> {
     let bundle = Bundle::open(&args.bundle)?;
     let settings = args.settings(&bundle.manifest.defaults);
-    let files = motionclone::export::export(&bundle, &settings, &args.out, &work.cancel)?;
-    files.iter().for_each(|file| work.terminal.notice(format!("wrote {}", file.display())));
+    let Work { terminal, cancel } = work;
+    let files = motionclone::export::export(&bundle, &settings, &args.out, cancel, &mut |done, total| {
+        terminal.step("copying weights", "megabyte", done / MEGABYTE, total / MEGABYTE, "");
+    })?;
+    terminal.finish();
+    files.iter().for_each(|file| terminal.notice(format!("wrote {}", file.display())));
     Ok(())
 }
 

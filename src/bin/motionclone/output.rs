@@ -108,11 +108,7 @@ impl Output {
         if !well || complaint.is_some() {
             let complaint = complaint.unwrap_or_else(|| "ffmpeg gave no reason".into());
             // "Error writing trailer of file:…: No space left on device": only the end tells the user something.
-            let reason = complaint.rsplit(": ").next().unwrap_or(&complaint);
-            return Err(cannot_write(
-                &self.path,
-                if reason.starts_with("No space left") { "the disk is full" } else { reason },
-            ));
+            return Err(cannot_write(&self.path, complaint.rsplit(": ").next().unwrap_or(&complaint)));
         }
         persist(temporary, &self.path)
     }
@@ -222,6 +218,8 @@ fn png(data: &[u8], width: usize, height: usize) -> Result<Vec<u8>> {
 
 /// The user named the place, so it is the user's to change, a full disk too.
 fn cannot_write(path: &Path, reason: impl std::fmt::Display) -> Error {
+    let reason = reason.to_string();
+    let reason = if reason.starts_with("No space left") { "the disk is full" } else { &reason };
     Error::input(format!("cannot be written: {reason}")).with_path(path)
 }
 
