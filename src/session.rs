@@ -182,6 +182,8 @@ fn own_folder() -> Option<PathBuf> {
     }
     // SAFETY: the loader keeps the name as long as the library is loaded, which it is while this runs.
     let path = PathBuf::from(OsStr::from_bytes(unsafe { CStr::from_ptr(name) }.to_bytes()));
+    // For a program this is the word that it was called by; without a folder, it says nothing of where the program lies.
+    path.parent().filter(|folder| !folder.as_os_str().is_empty())?;
     path.canonicalize().ok()?.parent().map(Path::to_path_buf)
 }
 
