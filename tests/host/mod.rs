@@ -9,9 +9,7 @@ use std::sync::OnceLock;
 use motionclone::capi::*;
 use motionclone::frames::Frames;
 use motionclone::onnx::checkpoint::{ImportOptions, import};
-use motionclone::onnx::manifest::Manifest;
-use motionclone::session::Device;
-use motionclone::{Engine, EngineOptions, preview};
+use motionclone::preview;
 
 /// The checkpoints of the recorded runs, imported once into a folder that later runs find again.
 pub fn bundle() -> &'static Path {
@@ -36,10 +34,7 @@ pub fn bundle() -> &'static Path {
             ..Default::default()
         };
         import(&options, &mut |_| ControlFlow::Continue(())).unwrap();
-        let own = EngineOptions { device: Device::Cpu, ..Default::default() };
-        let mut manifest = Manifest::read(&options.out).unwrap();
-        manifest.preview = Some(preview::fit(&mut Engine::open(&options.out, &own).unwrap()).unwrap());
-        manifest.write(&options.out).unwrap();
+        preview::fit_bundle(&options.out).unwrap();
         let _ = std::fs::remove_dir_all(&folder);
         // Another test program may be as far at this very moment; its bundle is as good.
         if std::fs::rename(&options.out, &folder).is_err() {
