@@ -295,6 +295,13 @@ fn a_damaged_bundle_is_refused() {
     let answer = place.run(&words(&other));
     assert_eq!(answer.code, Some(2), "{}", answer.errors);
     assert!(answer.errors.contains("attn2.to_k.weight' takes 16 channels, not 24"), "{}", answer.errors);
+    let ragged = damaged("ragged", &|folder| {
+        let manifest = folder.join("manifest.json");
+        let mut values: serde_json::Value = serde_json::from_str(&fs::read_to_string(&manifest).unwrap()).unwrap();
+        values["unet"]["attention_heads"] = serde_json::json!([8]);
+        fs::write(manifest, values.to_string()).unwrap();
+    });
+    place.refuses(&ragged, "attention_heads has 1 entries for 4 levels");
     let newer = damaged("newer", &|folder| {
         let manifest = folder.join("manifest.json");
         let text = fs::read_to_string(&manifest).unwrap().replace("\"format\": 1", "\"format\": 99");

@@ -192,7 +192,25 @@ impl Manifest {
             ))
             .with_path(&path));
         }
+        manifest.check().map_err(|e| e.with_path(&path))?;
         Ok(manifest)
+    }
+
+    /// Checks the networks' architectures: a bundle may come from anybody.
+    fn check(&self) -> Result<()> {
+        self.text_encoder.check()?;
+        self.vae.check()?;
+        self.unet.check()?;
+        if self.unet.up_attention.len() != self.unet.block_out_channels.len() {
+            return Err(Error::input(format!("up_attention has {} entries", self.unet.up_attention.len())));
+        }
+        if let Some(PreviewMap { matrix, bias }) = &self.preview {
+            let channels = self.vae.latent_channels;
+            if matrix.len() != 3 || bias.len() != 3 || matrix.iter().any(|row| row.len() != channels) {
+                return Err(Error::input(format!("the preview map is not one from {channels} channels to 3 colours")));
+            }
+        }
+        self.controls.values().try_for_each(ControlConfig::check)
     }
 
     /// Writes `manifest.json` into a bundle's folder, beside and then renamed.

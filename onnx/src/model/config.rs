@@ -4,6 +4,33 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::{Error, Result};
+
+/// More levels, layers, blocks or heads than any such network has.
+const MANY: usize = 64;
+/// More channels, tokens or frames than any such network has.
+const WIDE: usize = 1 << 20;
+
+/// Refuses a number that would make a graph impossible, or as good as endless.
+fn check_number(name: &str, value: usize, most: usize) -> Result<()> {
+    if (1..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::input(format!("{name} is {value}: must be 1 to {most}")))
+}
+
+fn check_levels(name: &str, found: usize, levels: usize) -> Result<()> {
+    if found == levels {
+        return Ok(());
+    }
+    Err(Error::input(format!("{name} has {found} entries for {levels} levels")))
+}
+
+fn check_channels(channels: &[usize]) -> Result<()> {
+    check_number("the number of levels", channels.len(), 8)?;
+    channels.iter().try_for_each(|c| check_number("block_out_channels", *c, WIDE))
+}
+
 /// A denoising UNet: Stable Diffusion's, inflated to video when [`UnetConfig::motion`] is there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UnetConfig {
@@ -34,6 +61,48 @@ pub struct UnetConfig {
     pub freq_shift: f32,
     /// The temporal transformers, absent in an image model.
     pub motion: Option<MotionConfig>,
+}
+
+impl UnetConfig {
+    /// Checks what graph making relies on: an entry a level in each list, and numbers in reason. The up half of a
+    /// SparseCtrl is not looked at.
+    ///
+    /// # Errors
+    /// The first value that cannot be.
+    pub fn check(&self) -> Result<()> {
+        check_channels(&self.block_out_channels)?;
+        let levels = self.block_out_channels.len();
+        check_levels("down_attention", self.down_attention.len(), levels)?;
+        check_levels("attention_heads", self.attention_heads.len(), levels)?;
+        for (heads, channels) in self.attention_heads.iter().zip(&self.block_out_channels) {
+            check_heads("attention_heads", *heads, *channels)?;
+        }
+        for (name, value, most) in [
+            ("in_channels", self.in_channels, WIDE),
+            ("out_channels", self.out_channels, WIDE),
+            ("layers_per_block", self.layers_per_block, MANY),
+            ("cross_attention_dim", self.cross_attention_dim, WIDE),
+            ("norm_num_groups", self.norm_num_groups, WIDE),
+        ] {
+            check_number(name, value, most)?;
+        }
+        let Some(motion) = &self.motion else { return Ok(()) };
+        check_levels("motion levels", motion.levels.len(), levels)?;
+        for channels in &self.block_out_channels {
+            check_heads("motion heads", motion.heads, *channels)?;
+        }
+        check_number("transformer_blocks", motion.transformer_blocks, MANY)?;
+        check_number("attention_blocks", motion.attention_blocks, MANY)?;
+        check_number("max_frames", motion.max_frames, 256)
+    }
+}
+
+fn check_heads(name: &str, heads: usize, channels: usize) -> Result<()> {
+    check_number(name, heads, WIDE)?;
+    if channels.is_multiple_of(heads) {
+        return Ok(());
+    }
+    Err(Error::input(format!("{name}: {channels} channels are not {heads} equal heads")))
 }
 
 /// The motion modules of AnimateDiff (`Vanilla` temporal transformers).
@@ -71,6 +140,20 @@ pub struct VaeConfig {
 }
 
 impl VaeConfig {
+    /// Checks what graph making relies on.
+    ///
+    /// # Errors
+    /// The first value that cannot be.
+    pub fn check(&self) -> Result<()> {
+        check_channels(&self.block_out_channels)?;
+        if self.image_channels != 3 {
+            return Err(Error::input(format!("image_channels is {}: colours are 3", self.image_channels)));
+        }
+        check_number("latent_channels", self.latent_channels, MANY)?;
+        check_number("layers_per_block", self.layers_per_block, MANY)?;
+        check_number("norm_num_groups", self.norm_num_groups, WIDE)
+    }
+
     /// Pixels along one side of a latent position (8).
     pub fn downscale(&self) -> usize {
         1 << (self.block_out_channels.len() - 1)
@@ -108,6 +191,25 @@ pub struct TextConfig {
     pub activation: TextActivation,
 }
 
+impl TextConfig {
+    /// Checks what graph making relies on.
+    ///
+    /// # Errors
+    /// The first value that cannot be.
+    pub fn check(&self) -> Result<()> {
+        for (name, value, most) in [
+            ("vocab_size", self.vocab_size, 1 << 24),
+            ("hidden_size", self.hidden_size, WIDE),
+            ("intermediate_size", self.intermediate_size, WIDE),
+            ("layers", self.layers, 1024),
+            ("max_positions", self.max_positions, 4096),
+        ] {
+            check_number(name, value, most)?;
+        }
+        check_heads("heads", self.heads, self.hidden_size)
+    }
+}
+
 /// Which kind of condition a SparseCtrl takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -138,4 +240,19 @@ pub struct ControlConfig {
     /// Channels through the condition's convolution stack (16, 32, 96, 256); empty when one convolution embeds it
     /// (`use_simplified_condition_embedding`).
     pub embedding_channels: Vec<usize>,
+}
+
+impl ControlConfig {
+    /// Checks what graph making relies on.
+    ///
+    /// # Errors
+    /// The first value that cannot be.
+    pub fn check(&self) -> Result<()> {
+        self.unet.check()?;
+        check_number("conditioning_channels", self.conditioning_channels, MANY)?;
+        if self.embedding_channels.len() > 8 {
+            return Err(Error::input(format!("embedding_channels has {} entries", self.embedding_channels.len())));
+        }
+        Ok(())
+    }
 }
