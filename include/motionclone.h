@@ -8,7 +8,8 @@
  *
  * Errors. Functions return a motionclone_status. MOTIONCLONE_STATUS_OK is 0; after any other, motionclone_last_error
  * has a sentence for people. A call that fails changes nothing, unless its text says so. Every function may also return
- * MOTIONCLONE_STATUS_INTERNAL, which is a bug of the library: no panic leaves it, and it stays usable.
+ * MOTIONCLONE_STATUS_INTERNAL, which is a bug of the library: no panic leaves it, and it stays usable. The texts below
+ * name statuses without their beginning: INVALID_HANDLE is MOTIONCLONE_STATUS_INVALID_HANDLE.
  *
  * Handles. Engines, motions and jobs are numbers that are never used again, until 2^31 others have been made. 0 is no
  * object. A handle that is 0, stale, of another kind or made up is refused with MOTIONCLONE_STATUS_INVALID_HANDLE.
@@ -981,7 +982,7 @@ motionclone_status motionclone_job_wait(motionclone_job job, int64_t millisecond
 motionclone_status motionclone_job_cancel(motionclone_job job);
 
 /**
- * What the new clip looks like so far: all its frames at an eighth of their size, into memory of the host, in whatever
+ * What the new clip looks like so far: all its frames, much smaller, into memory of the host, in whatever
  * layout the structure describes. With data and frame_data NULL it sets count, width and height and writes nothing
  * else. Any thread.
  *
