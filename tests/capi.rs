@@ -508,3 +508,18 @@ fn wrong_arguments_are_refused() {
         ok(motionclone_motion_destroy(&mut motion));
     }
 }
+
+/// The tests with wrong arguments once more, where every access to memory is watched.
+#[test]
+#[cfg(target_os = "linux")]
+fn wrong_arguments_touch_no_memory() {
+    let mut valgrind = std::process::Command::new("valgrind");
+    valgrind.args(["--quiet", "--error-exitcode=9", "--num-callers=40"]);
+    valgrind.arg(concat!("--suppressions=", env!("CARGO_MANIFEST_DIR"), "/tests/hosts/valgrind.supp"));
+    valgrind.arg(std::env::current_exe().unwrap()).args(["--test-threads=1", "--exact"]);
+    valgrind.args(["wrong_handles_are_refused", "wrong_arguments_are_refused"]);
+    valgrind.arg("structures_are_checked_when_they_are_set_up");
+    let output = valgrind.output().unwrap_or_else(|e| panic!("valgrind: {e}; `cargo xtask test` installs it"));
+    let said = [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat();
+    assert!(output.status.success() && said.contains("3 passed"), "{said}");
+}

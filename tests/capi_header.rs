@@ -1,4 +1,4 @@
-//! `include/motionclone.h` is what cbindgen makes of `src/capi.rs`. `cargo xtask header` runs this with
+//! `include/motionclone.h` is what cbindgen makes of `src/capi.rs` and `src/capi/types.rs`. `cargo xtask header` runs this with
 //! `MOTIONCLONE_WRITE_HEADER` set, which writes it.
 
 use std::fs;
@@ -14,8 +14,9 @@ fn the_header_is_that_of_the_source() {
          /** The version that this header belongs to. */\n#define MOTIONCLONE_VERSION \"{version}\""
     ));
     let mut header = Vec::new();
-    let bindings = cbindgen::Builder::new().with_config(config).with_src(root.join("src/capi.rs")).generate().unwrap();
-    bindings.write(&mut header);
+    let sources = cbindgen::Builder::new().with_config(config);
+    let sources = sources.with_src(root.join("src/capi/types.rs")).with_src(root.join("src/capi.rs"));
+    sources.generate().unwrap().write(&mut header);
     let header = String::from_utf8(header).unwrap();
     let path = root.join("include/motionclone.h");
     if std::env::var_os("MOTIONCLONE_WRITE_HEADER").is_some() {

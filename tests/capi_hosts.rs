@@ -156,8 +156,8 @@ fn memory_is_used_as_it_should_be() {
     let program = build_c("examples/c/clone.c", folder.path());
     let mut valgrind = with_tree("valgrind");
     valgrind.args(["--error-exitcode=9", "--leak-check=full", "--num-callers=40", "--quiet"]);
-    valgrind
-        .args(["--errors-for-leak-kinds=definite,indirect,possible", "--show-leak-kinds=definite,indirect,possible"]);
+    // What is only possibly lost is not: Rust's hash maps keep a pointer into the middle of their memory.
+    valgrind.args(["--errors-for-leak-kinds=definite,indirect", "--show-leak-kinds=definite,indirect"]);
     valgrind.arg(format!("--suppressions={}", root().join("tests/hosts/valgrind.supp").display()));
     valgrind.arg(program).arg(bundle()).arg(folder.path().join("clip.rgb")).args(["64", "64", "2", "2"]);
     run(&mut valgrind);
@@ -177,7 +177,8 @@ fn it_can_be_loaded_late_beside_another_runtime_and_closed_at_any_time() {
     assert!(said.contains("another ONNX Runtime is here") && said.contains("done"), "{said}");
 }
 
-/// Every function of the header, as `(its declaration, whether it returns a pointer)`.
+/// The declarations of the header's functions.
+#[cfg(target_arch = "x86_64")]
 fn declarations() -> Vec<String> {
     let header = fs::read_to_string(root().join("include/motionclone.h")).unwrap();
     let code: String = header.split("*/").map(|part| part.split("/*").next().unwrap_or_default()).collect();
@@ -193,8 +194,9 @@ fn declarations() -> Vec<String> {
 
 /// The interface as C sees it, against `tests/abi/motionclone.abi`: the header's functions with empty bodies make a
 /// library whose debug information has every type. That the real library has these functions is checked when the tree
-/// is made, that the header is the source's by `capi_header.rs`.
+/// is made, that the header is the source's by `capi_header.rs`. Recorded on x86-64.
 #[test]
+#[cfg(target_arch = "x86_64")]
 fn the_interface_is_the_recorded_one() {
     let folder = folder();
     let declarations = declarations();
@@ -222,7 +224,12 @@ fn the_interface_is_the_recorded_one() {
         fs::create_dir_all(recorded.parent().unwrap()).unwrap();
         fs::copy(&found, &recorded).unwrap();
     }
-    let difference = Command::new("abidiff").arg("--non-reachable-types").arg(&recorded).arg(&found).output().unwrap();
+    // A type of the system's own headers.
+    let suppressions = folder.path().join("suppressions");
+    fs::write(&suppressions, "[suppress_type]\n  name_regexp = ^max_align_t$\n").unwrap();
+    let mut abidiff = Command::new("abidiff");
+    abidiff.arg("--non-reachable-types").arg("--suppressions").arg(&suppressions).arg(&recorded).arg(&found);
+    let difference = abidiff.output().unwrap_or_else(|e| panic!("abidiff: {e}"));
     assert!(
         difference.status.success(),
         "the interface is no longer that of tests/abi/motionclone.abi. Where programs that use it must be compiled anew, \

@@ -5,8 +5,9 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use slotmap::{DefaultKey, Key, KeyData, SlotMap};
 
+use super::Status;
+use super::border::Failure;
 use super::worker::{Job, Worker};
-use super::{Failure, Status};
 use crate::motion::Motion;
 use crate::session::lock;
 

@@ -3,7 +3,8 @@
 
 use half::f16;
 
-use super::{Alpha, Channels, Failure, HostFrames, RowOrder, Sample, Status, Transfer};
+use super::border::Failure;
+use super::{Alpha, Channels, HostFrames, RowOrder, Sample, Status, Transfer};
 use crate::frames::{Frames, sample_indices};
 
 /// A side longer than this is taken for a mistake.

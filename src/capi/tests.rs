@@ -1,5 +1,6 @@
 //! What a host cannot reach: panics, and the reading and writing of frames in every layout.
 
+use std::ffi::CStr;
 use std::ops::ControlFlow;
 
 use half::f16;

@@ -1,6 +1,5 @@
 //! One thread an engine: it owns the model and takes jobs in the order in which they were started.
 
-use std::any::Any;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ffi::{CString, c_void};
@@ -11,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use motionclone_onnx::manifest::Manifest;
 
-use super::{Failure, LogFunction, LogLevel, Status};
+use super::border::Failure;
+use super::{LogFunction, LogLevel, Status};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::frames::Frames;
@@ -279,10 +279,4 @@ fn take(engine: &mut Engine, work: Work, job: &Job, log: Log) -> Result<(), Fail
     let frames = engine.clone_motion(&motion, &settings, &mut watch, &job.cancel)?;
     lock(&job.standing).frames = Some(Arc::new(frames));
     Ok(())
-}
-
-/// What a panic said.
-pub fn message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
