@@ -132,8 +132,6 @@ unsafe fn settings_of(engine: &Worker, host: *const HostSettings) -> Result<Sett
         settings.control = Some(Control { kind, scale: host.image_scale, images });
     }
     settings.check(&engine.manifest)?;
-    // Unknown blocks are refused now and not when the job runs.
-    crate::motion::guided_maps(&engine.manifest, &settings.blocks, settings.width, settings.height)?;
     Ok(settings)
 }
 
