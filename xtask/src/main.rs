@@ -69,8 +69,20 @@ fn test() -> Result<()> {
     let mut tests = cargo(&["test", "--release", "--workspace"]);
     tools.apply(&mut tests);
     run(tests.env("PYTHONPATH", python))?;
+    demo::clone_a_drawn_clip(&tools)?;
+    plugins(&tools)?;
     println!("all checks and tests passed in {:.0} s", start.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// The tests of the plugins that are written in Python, with the program and the bundle that the demo has made.
+fn plugins(tools: &Tools) -> Result<()> {
+    let mut tests = Command::new(setup::PYTHON);
+    tests.args(["-m", "unittest", "discover", "--start-directory", "plugins/resolve/tests"]).current_dir(root());
+    tools.apply(&mut tests);
+    let program = target().join("release").join(format!("motionclone{}", std::env::consts::EXE_SUFFIX));
+    tests.env("MOTIONCLONE_PROGRAM", program).env("MOTIONCLONE_TEST_BUNDLE", target().join("motionclone/demo/bundle"));
+    run(tests.env("PYTHONDONTWRITEBYTECODE", "1"))
 }
 
 /// Writes the C header: the test that compares it can also write it.

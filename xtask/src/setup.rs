@@ -74,7 +74,7 @@ const FFMPEG: Wheel = Wheel {
     ],
 };
 
-const PYTHON: &str = if cfg!(windows) { "python" } else { "python3" };
+pub const PYTHON: &str = if cfg!(windows) { "python" } else { "python3" };
 /// The platform's name in wheels.
 const PLATFORM: &str = if cfg!(all(target_os = "linux", target_arch = "x86_64")) {
     "manylinux_2_28_x86_64"
