@@ -1,0 +1,1 @@
+"""Clone the motion of timeline clips from DaVinci Resolve's script menu."""

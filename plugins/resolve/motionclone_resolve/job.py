@@ -1,0 +1,124 @@
+"""One run of the script: which clips, what would happen, and doing it."""
+
+import os
+import random
+import re
+
+from . import clone
+from .problem import Cancelled, Problem
+from .timeline import BIN
+
+QUALITIES = {
+    # Denoising steps, guided ones, and guided steps over which guidance grows and fades.
+    "preview": (30, 15, 3, 3),
+    "standard": (100, 50, 10, 10),
+    "best": (200, 100, 20, 20),
+}
+
+
+def settings_from(choices):
+    """Settings from what the form sends; raises [`Problem`] for what cannot be."""
+    quality = choices.get("quality")
+    if quality not in QUALITIES:
+        raise Problem(f"The quality {quality!r} is unknown; choose one of {', '.join(QUALITIES)}.")
+    steps, guided, grow, fade = QUALITIES[quality]
+    strength = _number(choices, "strength", "motion strength", 0, 1_000_000, float)
+    frames = _number(choices, "frames", "number of frames", 2, 32, int)
+    seed = random.SystemRandom().randrange(2**31)
+    if str(choices.get("seed", "")).strip():
+        seed = _number(choices, "seed", "seed", 0, 2**64 - 1, int)
+    size = str(choices.get("size", "")).strip().lower()
+    if not re.fullmatch(r"\d{2,4}x\d{2,4}", size):
+        raise Problem(f"The size is {size!r}; it must be width x height in pixels, such as 512x512.")
+    options = {
+        "steps": steps, "guidance-steps": guided, "warm-up": grow, "cool-up": fade,
+        "motion-weight": f"{strength:g}", "seed": seed, "size": size, "frames": frames,
+    }  # fmt: skip
+    return clone.Settings(
+        program=_text(choices, "program"),
+        bundle=_text(choices, "bundle"),
+        folder=os.path.expanduser(_text(choices, "folder")),
+        prompt=_text(choices, "prompt"),
+        negative=_text(choices, "negative"),
+        options=tuple(f"--{name}={value}" for name, value in options.items()),
+        smooth=bool(choices.get("smooth")),
+    )
+
+
+def _text(choices, key):
+    text = str(choices.get(key) or "").strip()
+    if "\0" in text:
+        raise Problem(f"The {key} holds a null character.")
+    return text
+
+
+def _number(choices, key, name, least, most, kind):
+    text = str(choices.get(key, "")).strip()
+    try:
+        number = kind(text)
+    except ValueError:
+        number = None
+    if number is None or not least <= number <= most:
+        raise Problem(f"The {name} is {text!r}; it must be a number from {least} to {most}.")
+    return number
+
+
+class Job:
+    """The clips that the user can choose from."""
+
+    def __init__(self, timeline):
+        """Reads the clip under the playhead, and those of its colour where it has one."""
+        self.timeline = timeline
+        self.current = timeline.current_clip()
+        self.colour = timeline.colour_of(self.current)
+        self.coloured, self.skipped = timeline.clips_of_colour(self.colour) if self.colour else ([], [])
+
+    def clips(self, scope):
+        """The clips for a scope: `clip`, the one under the playhead, or `colour`, all of its colour."""
+        if scope == "clip":
+            return [self.current]
+        if scope == "colour" and self.coloured:
+            return self.coloured
+        raise Problem("The clip under the playhead has no clip colour; give those to clone the same one.")
+
+    def plan(self, scope, settings):
+        """What a run would do, a line each. Nothing is changed."""
+        clone.check(settings)
+        lines = []
+        for clip in self.clips(scope):
+            last = clip.source_start + clip.source_frames - 1
+            lines += [
+                f"{clip.name}: cut frames {clip.source_start} to {last} of {clip.path}",
+                "    " + _shown(clone.cut_command(clip, settings, "cut.mkv")),
+                f"{clip.name}: clone their motion",
+                "    " + _shown(clone.clone_command(settings, "cut.mkv", "frames")),
+                f"{clip.name}: import the result, {clip.duration} frames long, into the bin {BIN!r}, and put it on a "
+                f"video track above, at frame {clip.start}",
+            ]
+        return lines + ([f"left out: {why}" for why in self.skipped] if scope == "colour" else [])
+
+    def run(self, scope, settings, report, cancelled):
+        """Clones clip after clip; returns what was done, a sentence each, and the problems, a sentence each.
+
+        One clip's problem does not keep the others from being cloned. Cancelling keeps what is already done.
+        """
+        clips = self.clips(scope)
+        done, problems = [], list(self.skipped) if scope == "colour" else []
+        for number, clip in enumerate(clips):
+            def share(what, part, number=number, clip=clip):
+                prefix = f"{clip.name} ({number + 1} of {len(clips)}): " if len(clips) > 1 else ""
+                report(prefix + what, part)
+
+            try:
+                path = clone.clone(clip, settings, share, cancelled)
+                track = self.timeline.add(clip, path)
+                done.append(f"{clip.name}: on video track {track}, kept as {path}")
+            except Cancelled:
+                raise Cancelled("; ".join(done)) from None
+            except Problem as problem:
+                problems.append(str(problem))
+        return done, problems
+
+
+def _shown(command):
+    return " ".join(f'"{word}"' if " " in word or not word else word for word in command)
