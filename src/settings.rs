@@ -2,6 +2,7 @@
 
 use motionclone_onnx::manifest::{Defaults, Manifest};
 use motionclone_onnx::model::config::ControlKind;
+use motionclone_onnx::model::unet3d;
 
 use crate::error::{Error, Result};
 use crate::frames::Frames;
@@ -121,7 +122,7 @@ impl Settings {
                 return fail(format!("{name} {value}: must be a number of at least 0"));
             }
         }
-        crate::motion::guided_maps(manifest, &self.blocks, self.width, self.height)?;
+        unet3d::guided_modules(&manifest.unet, &self.blocks, self.height / unit, self.width / unit)?;
         if let Some(control) = &self.control {
             if !manifest.controls.contains_key(&control.kind) {
                 return fail(format!(

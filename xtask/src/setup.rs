@@ -98,8 +98,9 @@ pub fn tools(runtime: Runtime) -> Result<Tools> {
     if let Runtime::Cpu = runtime {
         // Where `.cargo/config.toml` points, so that `cargo test` alone finds it from now on.
         let link = cache().join("libonnxruntime.so");
-        let linked =
-            fs::remove_file(&link).or_else(|_| Ok(())).and_then(|()| std::os::unix::fs::symlink(&onnxruntime, &link));
+        // One from before would be in the way; one that is not there is no harm.
+        let _ = fs::remove_file(&link);
+        let linked = std::os::unix::fs::symlink(&onnxruntime, &link);
         linked.map_err(|e| format!("{}: {e}", link.display()))?;
     }
     Ok(Tools { onnxruntime, ffmpeg: ffmpeg()? })

@@ -16,7 +16,7 @@ import world
 from config import TEXT
 
 START, END = "<|startoftext|>", "<|endoftext|>"
-SPLIT = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|[^\s\w]+|_+")
+SPLIT = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|(?:[^\s\w]|_)+")
 
 
 def byte_characters():

@@ -51,8 +51,8 @@ POOL = 49152  # clips drawn and encoded once
 SEED = 20
 PHASES = {
     "vae": Phase(5500, 64, 1e-3, 0.999),
-    "images": Phase(8000, 512, 1e-3, 0.999),
-    "clips": Phase(8000, 32, 1e-3, 0.999),
-    "rgb": Phase(3000, 24, 1e-3, 0.998),
-    "scribble": Phase(3000, 24, 1e-3, 0.998),
+    "images": Phase(5300, 512, 1e-3, 0.999),
+    "clips": Phase(7700, 32, 1e-3, 0.999),
+    "rgb": Phase(1900, 24, 1e-3, 0.998),
+    "scribble": Phase(1700, 24, 1e-3, 0.998),
 }

@@ -1,7 +1,8 @@
 """Trains the embedded model: `python train.py --out DIR`. See README.md for the phases.
 
-Each phase leaves its averaged weights in `DIR/weights`; a phase whose weights are there is skipped. The last step
-writes the published checkpoint formats to `DIR/checkpoints`.
+Each phase leaves its averaged weights in `DIR/weights`; a phase whose weights are there is skipped, and one that was
+stopped goes on from `DIR/PHASE.unfinished`. The last step writes the published checkpoint formats to
+`DIR/checkpoints`.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from config import FRAMES, LATENT, LATENT_SCALE
 from tokens import Tokenizer, with_strange_words
 
 CAPTIONS = 4  # phrasings kept for a clip
+KEEP_EVERY = 30.0  # seconds between the states that a stopped run goes on from
 SIGNAL_CAP = 10.0  # the loss weight falls where the signal to noise ratio is above this
 
 
@@ -35,8 +37,8 @@ def alphas(device):
 class Learner:
     """Trains modules in bfloat16 with float32 master weights, as one recorded CUDA graph a step where there is a GPU."""
 
-    def __init__(self, modules, phase, loss, use_graph=True):
-        self.modules, self.phase, self.loss = modules, phase, loss
+    def __init__(self, modules, phase, loss, use_graph, unfinished):
+        self.modules, self.phase, self.loss, self.unfinished = modules, phase, loss, unfinished
         self.parameters = [p for m in modules for p in m.parameters() if p.requires_grad]
         self.masters = [p.detach().float().clone() for p in self.parameters]
         self.average = [p.clone() for p in self.masters]
@@ -53,6 +55,7 @@ class Learner:
             self.masters, lr=self.rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=self.cuda, capturable=self.cuda
         )
         self.total = torch.zeros((), device=self.device)
+        self.step = 0
         self.graph = None
         self.use_graph = use_graph and self.cuda
 
@@ -77,26 +80,52 @@ class Learner:
         else:
             self.optimizer.param_groups[0]["lr"] = rate
 
+    def state(self):
+        return {"step": self.step, "masters": self.masters, "average": self.average,
+                "optimizer": self.optimizer.state_dict()}
+
+    @torch.no_grad()
+    def resume(self, name):
+        """Goes on from where this phase was stopped, if it was."""
+        path = self.unfinished / f"{name}.unfinished"
+        if path.exists():
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            self.step = state["step"]
+            torch._foreach_copy_(self.masters, state["masters"])
+            torch._foreach_copy_(self.average, state["average"])
+            torch._foreach_copy_(self.parameters, self.masters)
+            self.optimizer.load_state_dict(state["optimizer"])
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.rate
+            print(f"{name} goes on at step {self.step}", flush=True)
+
+    def keep(self, name):
+        self.unfinished.mkdir(parents=True, exist_ok=True)
+        beside = self.unfinished / f"{name}.part"
+        torch.save(self.state(), beside)
+        beside.rename(self.unfinished / f"{name}.unfinished")
+
     def record(self):
         """Warms up on a side stream, then records one update."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            for step in range(3):
-                self.set_rate(step)
+            for _ in range(3):
+                self.set_rate(self.step)
                 self.update()
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
             self.update()
 
-    def run(self, name, steps=None):
-        steps = self.phase.steps if steps is None else steps
-        if self.use_graph and self.graph is None:
+    def run(self, name):
+        self.resume(name)
+        if self.use_graph:
             self.record()
         self.total.zero_()
-        began, every, since = time.time(), max(1, steps // 20), 0
-        for step in range(steps):
+        steps, every = self.phase.steps, max(1, self.phase.steps // 40)
+        began, first, since, kept = time.time(), self.step, 0, time.time()
+        for step in range(first, steps):
             self.set_rate(step)
             if self.graph is not None:
                 self.graph.replay()
@@ -109,10 +138,14 @@ class Learner:
             if step % every == every - 1:
                 loss = self.total.item() / since
                 self.total.zero_()
-                since = 0
-                print(f"{name} {step + 1}/{steps} loss {loss:.4f} {(time.time() - began) / (step + 1) * 1e3:.1f} ms a step", flush=True)
+                since, self.step = 0, step + 1
+                pace = (time.time() - began) / (self.step - first) * 1e3
+                print(f"{name} {self.step}/{steps} loss {loss:.4f} {pace:.1f} ms a step", flush=True)
                 if not math.isfinite(loss):
                     raise SystemExit(f"{name}: the loss is {loss}")
+                if time.time() - kept > KEEP_EVERY:
+                    self.keep(name)
+                    kept = time.time()
 
     def finish(self):
         """Puts the averaged weights into the modules, in float32."""
@@ -121,6 +154,8 @@ class Learner:
         with torch.no_grad():
             for p, value in zip(self.parameters, self.average):
                 p.copy_(value)
+        for path in self.unfinished.glob("*.unfinished"):
+            path.unlink()
 
 
 class Pool:
@@ -159,7 +194,7 @@ def train_vae(args, device):
         divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
         return error.abs().mean() + 2 * (error**2).mean() + 1e-4 * divergence
 
-    learner = Learner([vae], phase, loss, args.graph)
+    learner = Learner([vae], phase, loss, args.graph, args.out)
     learner.run("vae")
     learner.finish()
     whiten(vae, world.render(world.take(scenes, slice(0, 2048)), torch.rand(len(scenes["tint"][:2048]), 1, device=device))[:, 0])
@@ -228,7 +263,7 @@ def train_images(args, device, pool, unet, text):
         context = text(tokens)
         return noise_loss(lambda x: unet(x, t, context), latents, t, alpha)
 
-    learner = Learner([UnetPart(unet), text], phase, loss, args.graph)
+    learner = Learner([UnetPart(unet), text], phase, loss, args.graph, args.out)
     learner.run("images")
     learner.finish()
 
@@ -271,7 +306,7 @@ def train_clips(args, device, pool, unet, text):
         context = per_frame(text(tokens))
         return noise_loss(lambda x: unet(x, t, context, FRAMES), latents.flatten(0, 1), t, alpha)
 
-    learner = Learner([unet, text], phase, loss, args.graph)
+    learner = Learner([unet, text], phase, loss, args.graph, args.out)
     learner.run("clips")
     learner.finish()
 
@@ -341,7 +376,7 @@ def train_control(name, args, unet, text, control, loss):
     """Trains a SparseCtrl with everything else frozen."""
     for m in (unet, text):
         m.to(compute_type(next(m.parameters()).device)).requires_grad_(False)
-    learner = Learner([control], args.phases[name], loss, args.graph)
+    learner = Learner([control], args.phases[name], loss, args.graph, args.out)
     learner.run(name)
     learner.finish()
     for m in (unet, text):
