@@ -1,6 +1,7 @@
 //! The project's own commands. No dependencies, because this is compiled before anything else.
 
 mod demo;
+mod eval;
 mod licences;
 mod setup;
 
@@ -17,6 +18,8 @@ const USAGE: &str = "\
 cargo xtask demo [--cuda]   build, set up, and clone the motion of a clip drawn here into out/demo
 cargo xtask test            set up and run every check and test
 cargo xtask bench           time the steps and measure memory on this machine's CPU
+cargo xtask eval [--quick] [--bundle FOLDER]
+                            clone the reference clips and measure how well motion and prompt are followed
 cargo xtask setup [--cuda]  only fetch ONNX Runtime and ffmpeg, and print where they lie
 
 --cuda takes the ONNX Runtime that runs on NVIDIA GPUs; CUDA 12 and cuDNN 9 must be installed.";
@@ -29,6 +32,10 @@ fn main() -> ExitCode {
         ["demo", "--cuda"] => setup::tools(Runtime::Cuda).and_then(|tools| demo::clone_a_drawn_clip(&tools)),
         ["test"] => test(),
         ["bench"] => setup::tools(Runtime::Cpu).and_then(|tools| bench(&tools)),
+        ["eval"] => eval::evaluate(false, None),
+        ["eval", "--quick"] => eval::evaluate(true, None),
+        ["eval", "--bundle", bundle] => eval::evaluate(false, Some(Path::new(bundle))),
+        ["eval", "--quick", "--bundle", bundle] => eval::evaluate(true, Some(Path::new(bundle))),
         ["setup"] => setup::tools(Runtime::Cpu).map(|tools| print!("{tools}")),
         ["setup", "--cuda"] => setup::tools(Runtime::Cuda).map(|tools| print!("{tools}")),
         ["help" | "--help" | "-h"] => {
@@ -57,11 +64,12 @@ fn test() -> Result<()> {
     run(cargo(&["fmt", "--all", "--check"]))?;
     licences::check()?;
     let tools = setup::tools(Runtime::Cpu)?;
-    let python = setup::python_packages("onnx==1.23.2")?;
+    let python = setup::python_packages(&["onnx==1.23.2"])?;
     run(cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
     let mut tests = cargo(&["test", "--release", "--workspace"]);
     tools.apply(&mut tests);
     run(tests.env("PYTHONPATH", python))?;
+    eval::test()?;
     println!("all checks and tests passed in {:.0} s", start.elapsed().as_secs_f64());
     Ok(())
 }

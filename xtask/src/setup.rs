@@ -74,7 +74,8 @@ const FFMPEG: Wheel = Wheel {
     ],
 };
 
-const PYTHON: &str = if cfg!(windows) { "python" } else { "python3" };
+/// The name of the Python interpreter.
+pub const PYTHON: &str = if cfg!(windows) { "python" } else { "python3" };
 /// The platform's name in wheels.
 const PLATFORM: &str = if cfg!(all(target_os = "linux", target_arch = "x86_64")) {
     "manylinux_2_28_x86_64"
@@ -124,10 +125,10 @@ fn ffmpeg() -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Installs Python packages for tests into a folder of their own, for `PYTHONPATH`.
-pub fn python_packages(requirement: &str) -> Result<PathBuf> {
-    let folder = cache().join(format!("python-{}", requirement.replace("==", "-")));
-    whole(&folder, |unfinished| run(pip("install").args(["--target"]).arg(unfinished).arg(requirement)))?;
+/// Installs Python packages for tests and measures into a folder of their own, for `PYTHONPATH`.
+pub fn python_packages(requirements: &[&str]) -> Result<PathBuf> {
+    let folder = cache().join(format!("python-{}", requirements.join("-").replace("==", "-")));
+    whole(&folder, |unfinished| run(pip("install").args(["--target"]).arg(unfinished).args(requirements)))?;
     Ok(folder)
 }
 

@@ -122,7 +122,20 @@ def main():
         "sketches": draw_images(out, "sketch", SEED + 1, 300),
     }
     draw_silhouettes(out / "shapes.png")
-    (out / "clips.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (out / "clips.json").write_text(in_lines(facts))
+
+
+def in_lines(facts):
+    """JSON with a line for each clip, image and colour."""
+    parts = []
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            items = ",\n  ".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in value.items())
+            value = f"{{\n  {items}\n }}"
+        elif isinstance(value, list):
+            value = "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]"
+        parts.append(f" {json.dumps(name)}: {value}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 if __name__ == "__main__":
