@@ -19,6 +19,7 @@ sys.path.append(str(pathlib.Path(__file__).parents[1] / "train"))
 
 import draw_clips  # noqa: E402
 import flow  # noqa: E402
+import tracks  # noqa: E402
 import world  # noqa: E402
 
 SEED, TUNING_SEED = 9001, 4177
@@ -101,9 +102,9 @@ def draw_silhouettes(path):
 
 
 def training_speed(count=64):
-    """Mean flow of the clips that the model was trained on, in pixels a frame."""
+    """How fast the clips move that the model was trained on, as tracks tell, in pixels a frame."""
     clips = draw_clips.to_bytes(world.render(world.sample(count, SEED), world.frame_times(count)))
-    return float(np.mean([flow.Motion(clip).speed for clip in clips]))
+    return float(np.mean([tracks.Tracks(flow.Motion(clip)).speed for clip in clips]))
 
 
 def main():

@@ -53,7 +53,7 @@ class Judge:
             "shape": shape == wanted["shape"],
             "both": (colour, shape) == (wanted["colour"], wanted["shape"]),
             "consistency": flow.consistency(own),
-            "speed": own.speed,
+            "speed": own_points.speed,
         }
 
 
@@ -75,7 +75,6 @@ def text_to_video(program, judge, facts, out):
         guided, unguided = clips[2 * n : 2 * n + 2]
         measured = [judge.judge(fact, path, fact["clone"], clip) for clip in (guided, unguided)]
         rows.append({"name": fact["name"], "prompt": fact["clone"]["prompt"], "guided": measured[0], "unguided": measured[1]})
-        rows[-1]["reference"] = {"speed": judge.reference(path)[0].speed}
         title = f"{fact['name']}: {fact['clone']['prompt']}   (reference, guided, unguided)"
         lines.append((title, [media.read_clip(path), guided, unguided]))
     for k in range(0, len(lines), 8):

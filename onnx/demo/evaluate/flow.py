@@ -34,7 +34,6 @@ class Motion:
         self.object_path = self.translation - np.median(self.flow, axis=(1, 2))  # without the background's motion
         self.divergence = (u * x + v * y).mean(axis=(1, 2)) / square  # growth a frame
         self.curl = (x * v - y * u).mean(axis=(1, 2)) / square  # radians a frame, clockwise
-        self.speed = float(np.hypot(u, v).mean())  # pixels a frame
 
 
 def follows(fact, reference, result):

@@ -13,36 +13,39 @@ import cv2
 import numpy as np
 
 STEP = 8  # pixels between the points that are tracked
-STILL = 0.3  # pixels a frame, below which a point does not move
+STRIDE = 4  # frames over which a point has to move
+STILL = 0.3  # pixels a frame, below which it does not
 NEAR = 12.0  # pixels between beginnings, for the local score
 SHORTEST = 6  # frames
 
 
 class Tracks:
-    """Points of the first and the middle frame followed along a clip's flow: `begin` `[tracks, 2]`, unit
-    `directions` `[tracks, frames - 1, 2]`, and at which frames they are `known` (in view and moving)."""
+    """Moving points of a grid over the first frame, followed along the clip's flow: where they `begin` `[tracks, 2]`,
+    their unit `directions` `[tracks, frames - 1, 2]`, and at which frames they are `known`, still in view. `speed` is
+    the mean of all points, still ones too, in pixels a frame."""
 
     def __init__(self, motion):
         pairs, height, width = motion.flow.shape[:3]
         line_x, line_y = np.arange(STEP / 2, width, STEP), np.arange(STEP / 2, height, STEP)
         place = np.stack(np.meshgrid(line_x, line_y), axis=-1).reshape(-1, 2).astype(np.float32)
-        self.begin = place.copy()
-        moves, seen = [], []
+        begin = place
+        path, seen = [place], []
         inside = np.ones(len(place), bool)
         for k in range(pairs):
             move = cv2.remap(motion.flow[k].astype(np.float32), place[:, None], None, cv2.INTER_LINEAR)[:, 0]
-            moves.append(np.where(inside[:, None], move, 0))
             seen.append(inside.copy())
-            place = place + move
+            place = place + np.where(inside[:, None], move, 0)
+            path.append(place)
             inside &= (place >= 0).all(1) & (place[:, 0] <= width - 1) & (place[:, 1] <= height - 1)
-        moves, seen = np.stack(moves, 1), np.stack(seen, 1)
-        length = np.linalg.norm(moves, axis=-1)
-        self.directions = moves / np.maximum(length, 1e-6)[..., None]
-        self.known = seen
-        frames = seen.sum(1)
-        moving = length.sum(1) > STILL * frames
-        kept = moving & (frames >= SHORTEST)
-        self.begin, self.directions, self.known = self.begin[kept], self.directions[kept], self.known[kept]
+        path, seen = np.stack(path, 1), np.stack(seen, 1)
+        moves, frames = np.diff(path, axis=1), seen.sum(1)
+        # Over several frames, so that noise does not count as motion.
+        stride = np.linalg.norm(path[:, STRIDE:] - path[:, :-STRIDE], axis=-1) / STRIDE
+        rate = stride.sum(1) / np.maximum(frames - STRIDE + 1, 1)
+        self.speed = float(rate.mean())
+        kept = (rate > STILL) & (frames >= SHORTEST)
+        directions = moves / np.maximum(np.linalg.norm(moves, axis=-1), 1e-6)[..., None]
+        self.begin, self.directions, self.known = begin[kept], directions[kept], seen[kept]
 
 
 def likeness(reference, result):
