@@ -27,10 +27,20 @@ class Run:
         plain = ("--reference", str(self.reference), "--prompt", self.prompt, "--seed", str(self.seed))
         return [*plain, *image, *map(str, self.options)]
 
-    def content(self):
-        """What the arguments mean, wherever the files lie."""
-        image = () if self.image is None else (digest(self.image),)
-        return [digest(self.reference), self.prompt, self.seed, *image, *map(str, self.options)]
+    def content(self, defaults):
+        """All that decides the clone besides the program and the model, wherever the files lie."""
+        image = None if self.image is None else digest(self.image)
+        named = [option.removeprefix("--").replace("-", "_") for option in self.options[::2]]
+        settings = {**defaults, **dict(zip(named, self.options[1::2]))}
+        plain = {name: shown(value) for name, value in sorted(settings.items())}
+        return [digest(self.reference), self.prompt, self.seed, image, plain]
+
+
+def shown(value):
+    """One text for one value, whether it comes from a manifest or from an option."""
+    if isinstance(value, list):
+        return ",".join(value)
+    return f"{value:g}" if isinstance(value, (int, float)) else value
 
 
 def digest(path):
@@ -42,12 +52,15 @@ class Program:
 
     def __init__(self, program, bundle, kept, jobs):
         self.program, self.bundle, self.kept, self.jobs = program, bundle, kept, jobs
-        # The manifest has the fingerprint of the weights.
-        self.identity = [digest(program), digest(bundle / "manifest.json")]
+        manifest = json.loads((bundle / "manifest.json").read_text())
+        # Defaults count as settings of each run, so that clones stay when other defaults are chosen. The rest of the
+        # manifest has the fingerprint of the weights.
+        self.defaults = manifest.pop("defaults")
+        self.identity = [digest(program), manifest]
         kept.mkdir(parents=True, exist_ok=True)
 
     def place(self, run):
-        key = json.dumps([*self.identity, *run.content()])
+        key = json.dumps([*self.identity, *run.content(self.defaults)])
         return self.kept / hashlib.sha256(key.encode()).hexdigest()[:24]
 
     def make(self, run):

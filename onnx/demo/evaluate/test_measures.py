@@ -7,6 +7,7 @@ import unittest
 import cv2
 import numpy as np
 
+import clones
 import flow
 import media
 import scene
@@ -118,6 +119,15 @@ class Scenes(unittest.TestCase):
             inside = media.read_image(CLIPS / fact["inside"], cv2.IMREAD_GRAYSCALE) > 127
             self.assertGreater(scene.overlap(scene.filled(strokes), inside), 0.75)
             self.assertEqual(self.recogniser.shape(inside), fact["shape"])
+
+
+class Clones(unittest.TestCase):
+    def test_a_run_is_known_by_its_effective_settings(self):
+        defaults = {"motion_weight": 2000.0, "blocks": ["up_blocks.2"], "steps": 30}
+        run = lambda *options: clones.Run(CLIPS / "pan_up.mp4", "a red star", 1, options).content(defaults)
+        self.assertEqual(run(), run("--motion-weight", 2000, "--blocks", "up_blocks.2"))
+        self.assertNotEqual(run(), run("--motion-weight", 0))
+        self.assertNotEqual(run(), run("--control", "rgb"))
 
 
 class Consistency(unittest.TestCase):
