@@ -80,6 +80,11 @@ impl Engine {
         &self.device
     }
 
+    /// Where networks run.
+    pub fn device(&self) -> Device {
+        self.run.cuda.map_or(Device::Cpu, Device::Cuda)
+    }
+
     /// The ONNX Runtime in use.
     pub fn runtime(&self) -> &'static Runtime {
         self.runtime
@@ -142,6 +147,14 @@ impl Engine {
         let embeddings = network.run(&[("input_ids", Input::Integers(&ids))], cancel)?.array("text_embeddings")?;
         Ok((embeddings, tokens.cut))
     }
+}
+
+/// The devices that networks can run on here: the CPU, and every CUDA device that works.
+pub fn devices(runtime: &Runtime) -> Vec<Device> {
+    let cuda = (0..).take_while(|number| {
+        runtime.has_cuda() && probe(runtime, &RunSettings { threads: None, cuda: Some(*number) }).is_ok()
+    });
+    std::iter::once(Device::Cpu).chain(cuda.map(Device::Cuda)).collect()
 }
 
 /// Runs a sum of two numbers on a device, to know that its provider loads and works.

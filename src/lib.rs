@@ -4,10 +4,12 @@
 //! which networks a job needs; [`session`] runs them on ONNX Runtime; [`text`] and [`vae`] turn prompt and pixels into
 //! embeddings and latents, [`control`] pictures and sketches into conditions; [`motion`] keeps what is read from a
 //! clip's temporal attention; [`schedule`] lays out the steps, [`guidance`] pulls each towards the motion, [`denoise`]
-//! takes them; [`job`] does one clone from beginning to end.
+//! takes them; [`job`] does one clone from beginning to end;
+//! [`capi`] is what programs in other languages see.
 #![warn(missing_docs)]
 
 pub mod bundle;
+pub mod capi;
 pub mod control;
 pub mod denoise;
 pub mod engine;

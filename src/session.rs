@@ -68,7 +68,8 @@ impl Cancel {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Locks; what a panic left behind is looked at all the same.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -94,8 +95,9 @@ const LIBRARY_NAMES: &[&str] = &["libonnxruntime.dylib"];
 const LIBRARY_NAMES: &[&str] = &["libonnxruntime.so", "libonnxruntime.so.1"];
 
 impl Runtime {
-    /// Loads ONNX Runtime once for the process, from `library`, or the file named by [`LIBRARY_VARIABLE`], or the program's
-    /// folder. The host's search path is never used.
+    /// Loads ONNX Runtime once for the process, from `library`, or the file named by [`LIBRARY_VARIABLE`], or the folder
+    /// of this shared library or program, or `lib` beside the program's folder. The host's search path is never used,
+    /// and another ONNX Runtime in the process stays apart, because its symbols are looked up in this file alone.
     ///
     /// # Errors
     /// When no library is found, it cannot be loaded, or it is too old.
@@ -110,12 +112,14 @@ impl Runtime {
         let library = find_library(library)?;
         let failed =
             |e: &dyn std::fmt::Display| Error::input(format!("cannot load ONNX Runtime: {e}")).with_path(&library);
-        let environment = ort::init_from(&library)
-            .map_err(|e| failed(&e))?
+        let environment = ort::init_from(&library).map_err(|e| failed(&e))?;
+        let pool = GlobalThreadPoolOptions::default().with_spin_control(false).map_err(|e| failed(&e))?;
+        let environment = environment
             .with_name("motionclone")
             .with_telemetry(false)
-            // One pool for all networks: threads of one that idles would take the cores from the next.
-            .with_global_thread_pool(GlobalThreadPoolOptions::default())
+            // One pool for all networks, since idle threads of one would be in the way of the next; and threads that wait
+            // sleep, since the program that hosts this library needs the cores too.
+            .with_global_thread_pool(pool)
             .build()
             .map_err(|e| failed(&e))?;
         Ok(RUNTIME.get_or_init(|| Self { environment, library: library.clone() }))
@@ -146,17 +150,48 @@ fn find_library(given: Option<&Path>) -> Result<PathBuf> {
         }
         return absolute(&path);
     }
-    let program =
-        std::env::current_exe().map_err(|e| Error::failure(format!("cannot tell where the program lies: {e}")))?;
-    let folder = program.parent().unwrap_or(Path::new("/"));
-    if let Some(path) = LIBRARY_NAMES.iter().map(|name| folder.join(name)).find(|path| path.is_file()) {
-        return Ok(path);
+    let mut folders: Vec<PathBuf> = own_folder().into_iter().collect();
+    if let Ok(program) = std::env::current_exe() {
+        let folder = program.parent().unwrap_or(Path::new("/"));
+        folders.extend([folder.to_path_buf(), folder.with_file_name("lib")]);
     }
+    let files = folders.iter().flat_map(|folder| LIBRARY_NAMES.iter().map(|name| folder.join(name)));
+    if let Some(path) = files.into_iter().find(|path| path.is_file()) {
+        return absolute(&path);
+    }
+    folders.dedup();
+    let folders: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
     Err(Error::input(format!(
-        "no ONNX Runtime: put {} beside the program, in {}, or name it in {LIBRARY_VARIABLE}",
+        "no ONNX Runtime: put {} into one of {}, or name it in {LIBRARY_VARIABLE}",
         LIBRARY_NAMES[0],
-        folder.display()
+        folders.join(", ")
     )))
+}
+
+/// The folder of the file that this code was loaded from: the shared library, or the program that it is linked into.
+#[cfg(unix)]
+fn own_folder() -> Option<PathBuf> {
+    use std::ffi::{CStr, OsStr};
+    use std::os::unix::ffi::OsStrExt;
+
+    let mut info = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: the address is one of this library's code, and the answer is written into a structure of ours.
+    let found = unsafe { libc::dladdr(own_folder as *const libc::c_void, info.as_mut_ptr()) };
+    // SAFETY: all zero is a valid answer, too, and nothing else was written but by `dladdr`.
+    let name = unsafe { info.assume_init() }.dli_fname;
+    if found == 0 || name.is_null() {
+        return None;
+    }
+    // SAFETY: the loader keeps the name as long as the library is loaded, which it is while this runs.
+    let path = PathBuf::from(OsStr::from_bytes(unsafe { CStr::from_ptr(name) }.to_bytes()));
+    // For a program this is the word that it was called by; without a folder, it says nothing of where the program lies.
+    path.parent().filter(|folder| !folder.as_os_str().is_empty())?;
+    path.canonicalize().ok()?.parent().map(Path::to_path_buf)
+}
+
+#[cfg(not(unix))]
+fn own_folder() -> Option<PathBuf> {
+    None
 }
 
 /// How networks are run.

@@ -1,6 +1,7 @@
 //! The project's own commands. No dependencies, because this is compiled before anything else.
 
 mod demo;
+mod dist;
 mod eval;
 mod licences;
 mod setup;
@@ -21,6 +22,9 @@ cargo xtask bench           time the steps and measure memory on this machine's 
 cargo xtask eval [--quick] [--bundle FOLDER]
                             clone the reference clips and measure how well motion and prompt are followed
 cargo xtask setup [--cuda]  only fetch ONNX Runtime and ffmpeg, and print where they lie
+cargo xtask dist [--cuda]   build what is handed to others into target/dist: library, headers, program, ONNX Runtime
+                            (--profile NAME, --out DIR, --no-archive)
+cargo xtask header          write include/motionclone.h anew from src/capi.rs
 
 --cuda takes the ONNX Runtime that runs on NVIDIA GPUs; CUDA 12 and cuDNN 9 must be installed.";
 
@@ -38,6 +42,8 @@ fn main() -> ExitCode {
         ["eval", "--quick", "--bundle", bundle] => eval::evaluate(true, Some(Path::new(bundle))),
         ["setup"] => setup::tools(Runtime::Cpu).map(|tools| print!("{tools}")),
         ["setup", "--cuda"] => setup::tools(Runtime::Cuda).map(|tools| print!("{tools}")),
+        ["dist", words @ ..] => dist::Options::parse(words).and_then(|options| dist::build(&options)),
+        ["header"] => header(),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             Ok(())
@@ -64,6 +70,7 @@ fn test() -> Result<()> {
     run(cargo(&["fmt", "--all", "--check"]))?;
     licences::check()?;
     let tools = setup::tools(Runtime::Cpu)?;
+    setup::host_tools()?;
     let python = setup::python_packages(&["onnx==1.23.2"])?;
     run(cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
     let mut tests = cargo(&["test", "--release", "--workspace"]);
@@ -72,6 +79,12 @@ fn test() -> Result<()> {
     eval::test()?;
     println!("all checks and tests passed in {:.0} s", start.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// Writes the C header: the test that compares it can also write it.
+fn header() -> Result<()> {
+    let mut test = cargo(&["test", "--package", "motionclone", "--test", "capi_header"]);
+    run(test.env("MOTIONCLONE_WRITE_HEADER", "1"))
 }
 
 /// The project's folder.

@@ -89,6 +89,11 @@ const PLATFORM: &str = if cfg!(all(target_os = "linux", target_arch = "x86_64"))
 
 /// Finds or fetches ONNX Runtime and ffmpeg.
 pub fn tools(runtime: Runtime) -> Result<Tools> {
+    Ok(Tools { onnxruntime: onnxruntime(runtime)?, ffmpeg: ffmpeg()? })
+}
+
+/// Finds or fetches ONNX Runtime.
+pub fn onnxruntime(runtime: Runtime) -> Result<PathBuf> {
     let wheel = match runtime {
         Runtime::Cpu => ONNXRUNTIME,
         Runtime::Cuda => ONNXRUNTIME_CUDA,
@@ -104,7 +109,7 @@ pub fn tools(runtime: Runtime) -> Result<Tools> {
         let linked = std::os::unix::fs::symlink(&onnxruntime, &link);
         linked.map_err(|e| format!("{}: {e}", link.display()))?;
     }
-    Ok(Tools { onnxruntime, ffmpeg: ffmpeg()? })
+    Ok(onnxruntime)
 }
 
 /// The ffmpeg that is configured or installed, else one from PyPI.
@@ -123,6 +128,41 @@ fn ffmpeg() -> Result<PathBuf> {
             .map_err(|e| format!("{}: {e}", program.display()))?;
     }
     Ok(program)
+}
+
+/// What the tests of the C library need besides Rust: the program that must answer, and its Debian package.
+const HOST_TOOLS: &[(&str, &str)] = &[
+    ("gcc", "gcc"),
+    ("g++", "g++"),
+    ("cmake", "cmake"),
+    ("make", "make"),
+    ("pkg-config", "pkg-config"),
+    ("nm", "binutils"),
+    ("valgrind", "valgrind"),
+    ("abidw", "abigail-tools"),
+    ("xz", "xz-utils"),
+];
+
+/// Installs what the tests of the C library need, where that is possible; otherwise the tests name what is missing.
+pub fn host_tools() -> Result<()> {
+    let answers = |program: &str| {
+        let version = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        version.is_ok_and(|status| status.success())
+    };
+    let missing: Vec<&str> =
+        HOST_TOOLS.iter().filter(|(tool, _)| !answers(tool)).map(|(_, package)| *package).collect();
+    if missing.is_empty() || !cfg!(target_os = "linux") {
+        return Ok(());
+    }
+    let root = output(Command::new("id").arg("-u"))?.trim() == "0";
+    if !root || !answers("apt-get") {
+        println!("not installed: {}; tests that need them will say so", missing.join(", "));
+        return Ok(());
+    }
+    run(Command::new("apt-get").args(["--quiet", "--quiet", "update"]))?;
+    let mut install = Command::new("apt-get");
+    install.args(["--quiet", "--quiet", "--yes", "--no-install-recommends", "install"]).args(missing);
+    run(install.env("DEBIAN_FRONTEND", "noninteractive"))
 }
 
 /// Installs Python packages for tests and measures into a folder of their own, for `PYTHONPATH`.

@@ -1,0 +1,1371 @@
+//! The C library: everything that programs in other languages see. `include/motionclone.h` is made from this file, so
+//! its comments are written for readers of C; the rules that hold for all of it stand at the header's beginning, which
+//! is in `cbindgen.toml`.
+//!
+//! Here are the functions and what crosses the border. Behind it, in safe Rust: the table of handles (`objects`), an
+//! engine's thread and its jobs (`worker`), and the host's frames (`pixels`).
+#![deny(missing_docs)]
+// What a caller must promise is said once for all functions at the beginning of the header, for callers in C.
+#![allow(clippy::missing_safety_doc)]
+
+mod objects;
+mod pixels;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::ptr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use motionclone_onnx::model::config::ControlKind;
+
+use self::objects::Object;
+use self::pixels::View;
+use self::worker::{Job, Log, Work, Worker};
+use crate::engine::{self, EngineOptions};
+use crate::error::Error;
+use crate::frames::Frames;
+use crate::job::Stage;
+use crate::motion::Motion;
+use crate::session::{Device, Runtime};
+use crate::settings::{Control, Settings};
+
+/// Grows when a program that was compiled with an older header would no longer work.
+pub const ABI_VERSION: u32 = 0;
+
+/// An engine: a model on a device, with one thread of its own. 0 is no engine.
+pub type EngineHandle = u64;
+/// The motion of a clip. 0 is no motion.
+pub type MotionHandle = u64;
+/// An extraction or a clone, waiting, running or ended. 0 is no job.
+pub type JobHandle = u64;
+
+/// What a call came to. Later versions may add values.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Done.
+    Ok = 0,
+    /// A null pointer where there must be none, a value that an enumeration lacks, a text that is not UTF-8.
+    InvalidArgument = 1,
+    /// A handle that is 0, of another kind, or whose object was destroyed.
+    InvalidHandle = 2,
+    /// A structure's struct_size is not its size; it was not initialised, or comes from another version of the header.
+    InvalidStructSize = 3,
+    /// Something the user chose cannot be used: a file, a prompt, a size, a motion of another model.
+    InvalidInput = 4,
+    /// A buffer has not the size of what should go into it.
+    BufferSize = 5,
+    /// The job has not made this yet, or does not make it at all.
+    NotReady = 6,
+    /// The time is over and the job has not ended.
+    Timeout = 7,
+    /// The job was cancelled.
+    Cancelled = 8,
+    /// The call would wait for the very thread that makes it; see motionclone_log.
+    WrongThread = 9,
+    /// Something failed that the input does not explain: memory, disk, device.
+    Failed = 10,
+    /// A bug in this library; nothing that was there before is harmed.
+    Internal = 11,
+}
+
+/// How a job stands.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobState {
+    /// Waits for the jobs before it.
+    Queued = 0,
+    /// Runs.
+    Running = 1,
+    /// Ended, its results are there.
+    Done = 2,
+    /// Ended with an error, which motionclone_job_error tells.
+    Failed = 3,
+    /// Ended because it was cancelled.
+    Cancelled = 4,
+}
+
+/// A part of a job's work.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobStage {
+    /// Networks are loaded.
+    Load = 0,
+    /// Frames and images become latents.
+    Encode = 1,
+    /// The clip's motion is read.
+    Extract = 2,
+    /// The new clip is made.
+    Denoise = 3,
+    /// Latents become frames.
+    Decode = 4,
+}
+
+/// A kind of device.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// The first CUDA device that works, otherwise the CPU.
+    Auto = 0,
+    /// The CPU.
+    Cpu = 1,
+    /// An NVIDIA GPU.
+    Cuda = 2,
+}
+
+/// What the images of a job are.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageKind {
+    /// Pictures, which the new clip shows at their frames.
+    Picture = 0,
+    /// Sketches, white lines on black, which the new clip follows.
+    Sketch = 1,
+}
+
+/// The order of a pixel's samples in memory.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channels {
+    /// Red, green, blue.
+    Rgb = 0,
+    /// Blue, green, red.
+    Bgr = 1,
+    /// Red, green, blue, alpha.
+    Rgba = 2,
+    /// Blue, green, red, alpha.
+    Bgra = 3,
+}
+
+/// The type of a sample, in the machine's byte order.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sample {
+    /// 8-bit unsigned integer, 255 is full.
+    U8 = 0,
+    /// 16-bit unsigned integer, 65535 is full.
+    U16 = 1,
+    /// 16-bit floating point, 1 is full.
+    F16 = 2,
+    /// 32-bit floating point, 1 is full.
+    F32 = 3,
+}
+
+/// The order of rows in memory.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowOrder {
+    /// The first row is the picture's top.
+    TopDown = 0,
+    /// The first row is the picture's bottom.
+    BottomUp = 1,
+}
+
+/// What colours are in a pixel with alpha. The library reads the colour and drops the alpha, and writes full alpha.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alpha {
+    /// Colours do not depend on alpha.
+    Straight = 0,
+    /// Colours are multiplied by alpha; where alpha is 0, the colour is read as black.
+    Premultiplied = 1,
+}
+
+/// How samples follow light.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transfer {
+    /// The transfer function of sRGB (IEC 61966-2-1).
+    Srgb = 0,
+    /// Samples are proportional to light.
+    Linear = 1,
+}
+
+/// How much a message matters.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// What the engine does.
+    Info = 0,
+    /// Something the user should know, and that does not stop the work.
+    Warning = 1,
+    /// A job failed.
+    Error = 2,
+}
+
+/// Hears what an engine has to say: a motionclone_log_level, a message in UTF-8 that is valid during the call, and the
+/// user_data of the options.
+///
+/// It is called on the thread that creates the engine, while it creates it, and on the engine's own thread, never by two
+/// threads at once for one engine, and not any more once motionclone_engine_destroy has returned. On the engine's thread
+/// the calls that wait (motionclone_engine_destroy, motionclone_job_wait, motionclone_shutdown) are refused with
+/// MOTIONCLONE_STATUS_WRONG_THREAD. It must return, and soon: no exception, no longjmp.
+pub type LogFunction = Option<unsafe extern "C" fn(level: u32, message: *const c_char, user_data: *mut c_void)>;
+
+/// How an engine is made.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct HostEngineOptions {
+    /// sizeof this structure, set by motionclone_engine_options_init.
+    pub struct_size: usize,
+    /// A motionclone_device_kind. MOTIONCLONE_DEVICE_KIND_AUTO unless set.
+    pub device_kind: u32,
+    /// Which of several CUDA devices, from 0.
+    pub device_number: u32,
+    /// CPU threads for the networks; 0 takes one a core.
+    pub threads: u32,
+    /// Not used; 0.
+    pub reserved: u32,
+    /// Path of the ONNX Runtime library, or NULL to take the one named in the environment variable
+    /// MOTIONCLONE_ONNXRUNTIME, or the one that lies beside this library. A process has one: the first that is loaded
+    /// stays.
+    pub onnxruntime: *const c_char,
+    /// Called with messages, or NULL.
+    pub log: LogFunction,
+    /// Handed to log as it is.
+    pub log_user_data: *mut c_void,
+}
+
+/// A device.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct HostDevice {
+    /// sizeof this structure, set by motionclone_device_init.
+    pub struct_size: usize,
+    /// A motionclone_device_kind, never MOTIONCLONE_DEVICE_KIND_AUTO.
+    pub kind: u32,
+    /// Which of several CUDA devices, from 0.
+    pub number: u32,
+    /// What people call it, ended by a zero byte.
+    pub name: [c_char; 64],
+}
+
+/// Frames in the host's memory. The library reads from them or writes into them during the call that they are given
+/// to, and keeps no pointer.
+///
+/// The first sample of column x in row y of frame i lies at
+/// `data + i * frame_stride + y * row_stride + x * (samples of a pixel) * (bytes of a sample)`.
+/// All of it must be memory that the caller may read, or, for results, write. No alignment is needed.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct HostFrames {
+    /// sizeof this structure, set by motionclone_frames_init.
+    pub struct_size: usize,
+    /// Row 0 of frame 0, or NULL to ask a function that writes for count, width and height.
+    pub data: *mut c_void,
+    /// NULL, or an array of count pointers, each to row 0 of its frame; data and frame_stride are then not used.
+    pub frame_data: *const *mut c_void,
+    /// Bytes from one row to the next; may be negative, then data points at the row with the highest address. 0 means
+    /// that rows follow each other without a gap.
+    pub row_stride: i64,
+    /// Bytes from one frame to the next; may be negative. 0 means that frames follow each other without a gap.
+    pub frame_stride: i64,
+    /// How many frames there are, at least 1.
+    pub count: u32,
+    /// Pixels across, 1 to 16384.
+    pub width: u32,
+    /// Pixels down, 1 to 16384.
+    pub height: u32,
+    /// A motionclone_channels. MOTIONCLONE_CHANNELS_RGB unless set.
+    pub channels: u32,
+    /// A motionclone_sample. MOTIONCLONE_SAMPLE_U8 unless set. Colours outside 0 to 1 are clamped when read.
+    pub sample: u32,
+    /// A motionclone_row_order. MOTIONCLONE_ROW_ORDER_TOP_DOWN unless set.
+    pub row_order: u32,
+    /// A motionclone_alpha. MOTIONCLONE_ALPHA_STRAIGHT unless set. Means nothing without an alpha channel.
+    pub alpha: u32,
+    /// A motionclone_transfer. MOTIONCLONE_TRANSFER_SRGB unless set.
+    pub transfer: u32,
+}
+
+/// A picture or sketch that stands at a frame of the new clip.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct HostImage {
+    /// sizeof this structure, set by motionclone_image_init.
+    pub struct_size: usize,
+    /// The image: a single frame of any size.
+    pub pixels: *const HostFrames,
+    /// The frame of the new clip that it stands at, from 0.
+    pub frame: u32,
+    /// Not used; 0.
+    pub reserved: u32,
+}
+
+/// What decides an extraction or a clone, besides the model and the clip. motionclone_settings_init sets all of it from
+/// the model; a host then changes what it wants. Numbers out of range are refused when a job is started, with a text
+/// that says what is allowed.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct HostSettings {
+    /// sizeof this structure, set by motionclone_settings_init.
+    pub struct_size: usize,
+    /// What the new clip shows; NULL for nothing in particular. Not used by an extraction.
+    pub prompt: *const c_char,
+    /// What it must not show; NULL for what the model has by default. Not used by an extraction.
+    pub negative_prompt: *const c_char,
+    /// UNet blocks whose motion is cloned, with commas between, such as "up_blocks.1"; NULL for the model's default.
+    pub blocks: *const c_char,
+    /// Pictures or sketches, or NULL. An extraction takes only their number and frames: to serve a clone with images,
+    /// it must be told of the same ones.
+    pub images: *const HostImage,
+    /// How many images there are.
+    pub image_count: u32,
+    /// A motionclone_image_kind. MOTIONCLONE_IMAGE_KIND_PICTURE unless set.
+    pub image_kind: u32,
+    /// Strength of the images, 1 is full.
+    pub image_scale: f64,
+    /// Seed of all noise: the same seed gives the same clip on the same device. The published scripts take 2025, which
+    /// is set, and 76739 where there are images.
+    pub seed: u64,
+    /// Pixels across of the new clip, a multiple of 8. Reference frames of any other size are resized.
+    pub width: u32,
+    /// Pixels down of the new clip, a multiple of 8.
+    pub height: u32,
+    /// Frames of the new clip. That many are taken evenly from the reference, from its first to its last.
+    pub frames: u32,
+    /// Denoising steps.
+    pub steps: u32,
+    /// How many of them are guided by the motion.
+    pub guidance_steps: u32,
+    /// Guided steps over which guidance grows.
+    pub warm_up: u32,
+    /// Guided steps over which guidance fades.
+    pub cool_up: u32,
+    /// Timestep at which motion is extracted.
+    pub noise_step: u32,
+    /// Attention entries that are kept per query.
+    pub top_k: u32,
+    /// Not used; 0.
+    pub reserved: u32,
+    /// Share of the noise schedule that the guided steps cover, 0 to 1.
+    pub guidance_scale: f64,
+    /// Strength of the motion; 0 turns guidance off.
+    pub motion_weight: f64,
+    /// Classifier-free guidance as the published code counts it: 7.5 here is 8.5 elsewhere.
+    pub cfg: f64,
+}
+
+/// How a job stands.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct HostProgress {
+    /// sizeof this structure, set by motionclone_progress_init.
+    pub struct_size: usize,
+    /// A motionclone_job_state.
+    pub state: u32,
+    /// A motionclone_job_stage, the part of the work at hand.
+    pub stage: u32,
+    /// Steps done in this stage.
+    pub step: u32,
+    /// Steps in this stage; 0 where it is not known yet.
+    pub total: u32,
+    /// How many previews there have been; when it grows, motionclone_job_preview gives a new one.
+    pub previews: u32,
+    /// Not used; 0.
+    pub reserved: u32,
+    /// The motion loss at the last step, or NaN where there is none.
+    pub loss: f64,
+    /// Seconds to the end of the stage, or NaN while there is nothing to judge by.
+    pub seconds_left: f64,
+}
+
+/// What a motion fits: a clone must share all of this but the seed.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct HostMotionInfo {
+    /// sizeof this structure, set by motionclone_motion_info_init.
+    pub struct_size: usize,
+    /// Pixels across.
+    pub width: u32,
+    /// Pixels down.
+    pub height: u32,
+    /// Frames.
+    pub frames: u32,
+    /// Timestep of extraction.
+    pub noise_step: u32,
+    /// Attention entries kept per query.
+    pub top_k: u32,
+    /// How many images the extraction was told of; 0 is none.
+    pub image_count: u32,
+    /// Seed of the extraction's noise.
+    pub seed: u64,
+}
+
+/// Why a call cannot do what it should.
+#[derive(Debug, Clone)]
+struct Failure {
+    status: Status,
+    text: String,
+}
+
+impl Failure {
+    fn new(status: Status, text: impl Into<String>) -> Self {
+        Self { status, text: text.into() }
+    }
+
+    fn panicked(panic: &(dyn Any + Send)) -> Self {
+        Self::new(Status::Internal, format!("a bug in motionclone: {}", worker::message(panic)))
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let status = if error.is_cancelled() {
+            Status::Cancelled
+        } else if error.is_input() {
+            Status::InvalidInput
+        } else {
+            Status::Failed
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+thread_local! {
+    static LAST_ERROR: RefCell<CString> = RefCell::default();
+}
+
+/// Runs a call: keeps its failure's text for the thread, and lets no panic out.
+fn call(work: impl FnOnce() -> Result<(), Failure>) -> Status {
+    let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(Failure::panicked(panic.as_ref())));
+    let Err(failure) = result else { return Status::Ok };
+    let text = CString::new(failure.text.replace('\0', " ")).unwrap_or_default();
+    // A thread that is ending has no more place for it.
+    let _ = LAST_ERROR.try_with(|last| *last.borrow_mut() = text);
+    failure.status
+}
+
+fn null(name: &str) -> Failure {
+    Failure::new(Status::InvalidArgument, format!("{name} is null"))
+}
+
+/// Checks that a pointer can be one to a `T`.
+fn pointer<T>(pointer: *const T, name: &str) -> Result<(), Failure> {
+    if pointer.is_null() {
+        return Err(null(name));
+    }
+    if !pointer.is_aligned() {
+        return Err(Failure::new(Status::InvalidArgument, format!("{name} is not aligned as its type needs")));
+    }
+    Ok(())
+}
+
+/// Checks a structure's first field, which is its size.
+///
+/// # Safety
+/// The structure must begin with its `struct_size`, and the pointer be null or point at one.
+unsafe fn sized<T>(structure: *const T, name: &str) -> Result<(), Failure> {
+    pointer(structure, name)?;
+    // SAFETY: the caller's promise; every structure of the header begins with its size.
+    let size = unsafe { structure.cast::<usize>().read() };
+    check_size::<T>(size, name)
+}
+
+fn check_size<T>(size: usize, name: &str) -> Result<(), Failure> {
+    let own = size_of::<T>();
+    if size == own {
+        return Ok(());
+    }
+    Err(Failure::new(Status::InvalidStructSize, format!("{name}: struct_size is {size}, this library's is {own}")))
+}
+
+/// Reads a structure of the host.
+///
+/// # Safety
+/// As [`sized`].
+unsafe fn read<T: Copy>(structure: *const T, name: &str) -> Result<T, Failure> {
+    // SAFETY: the caller's promise, and the size is right.
+    unsafe {
+        sized(structure, name)?;
+        Ok(structure.read())
+    }
+}
+
+/// Writes a structure with its defaults, after checking that caller and library mean the same one.
+///
+/// # Safety
+/// The pointer must be null or point at memory for a `T`.
+unsafe fn initialise<T>(structure: *mut T, size: usize, name: &str, value: T) -> Result<(), Failure> {
+    pointer(structure, name)?;
+    check_size::<T>(size, name)?;
+    // SAFETY: the caller's promise.
+    unsafe { structure.write(value) };
+    Ok(())
+}
+
+/// Writes a result.
+///
+/// # Safety
+/// The pointer must be null or point at memory for a `T`.
+unsafe fn give<T>(place: *mut T, name: &str, value: T) -> Result<(), Failure> {
+    pointer(place, name)?;
+    // SAFETY: the caller's promise.
+    unsafe { place.write(value) };
+    Ok(())
+}
+
+/// A text of the host.
+///
+/// # Safety
+/// The pointer must be null or point at a text that ends with a zero byte and lives during the call.
+unsafe fn text<'a>(text: *const c_char, name: &str) -> Result<Option<&'a str>, Failure> {
+    if text.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: the caller's promise.
+    let text = unsafe { CStr::from_ptr(text) };
+    text.to_str().map(Some).map_err(|e| Failure::new(Status::InvalidArgument, format!("{name} is not UTF-8: {e}")))
+}
+
+/// A path of the host.
+///
+/// # Safety
+/// As [`text`].
+unsafe fn path<'a>(path: *const c_char, name: &str) -> Result<&'a Path, Failure> {
+    // SAFETY: the caller's promise.
+    unsafe { text(path, name) }?.map(Path::new).ok_or_else(|| null(name))
+}
+
+/// Copies a text to the host with a zero byte behind it.
+///
+/// # Safety
+/// `buffer` must have room for `size` bytes, and `needed` be null or writable.
+unsafe fn copy_text(text: &str, buffer: *mut c_char, size: usize, needed: *mut usize) -> Result<(), Failure> {
+    let text = text.replace('\0', " ");
+    if !needed.is_null() {
+        // SAFETY: the caller's promise.
+        unsafe { give(needed, "needed", text.len() + 1) }?;
+    }
+    if buffer.is_null() {
+        return if needed.is_null() { Err(null("buffer")) } else { Ok(()) };
+    }
+    if size <= text.len() {
+        let message = format!("the buffer has {size} bytes, the text needs {}", text.len() + 1);
+        return Err(Failure::new(Status::BufferSize, message));
+    }
+    // SAFETY: the buffer has room for the text and the zero byte, as just checked.
+    unsafe {
+        ptr::copy_nonoverlapping(text.as_ptr().cast(), buffer, text.len());
+        buffer.add(text.len()).write(0);
+    }
+    Ok(())
+}
+
+fn device_of(kind: u32, number: u32) -> Result<Device, Failure> {
+    match kind {
+        0 => Ok(Device::Auto),
+        1 => Ok(Device::Cpu),
+        2 => i32::try_from(number)
+            .map(Device::Cuda)
+            .map_err(|_| Failure::new(Status::InvalidInput, format!("device_number {number}: no such device"))),
+        _ => Err(Failure::new(Status::InvalidArgument, format!("device_kind {kind}: no such kind"))),
+    }
+}
+
+impl HostDevice {
+    fn empty() -> Self {
+        Self { struct_size: size_of::<Self>(), kind: DeviceKind::Cpu as u32, number: 0, name: [0; 64] }
+    }
+
+    fn new(device: Device) -> Self {
+        let (kind, number, name) = match device {
+            Device::Cuda(number) => (DeviceKind::Cuda, number, format!("CUDA device {number}")),
+            Device::Auto | Device::Cpu => (DeviceKind::Cpu, 0, "CPU".to_string()),
+        };
+        let mut host = Self { kind: kind as u32, number: number.unsigned_abs(), ..Self::empty() };
+        let end = host.name.len() - 1;
+        host.name[..end].iter_mut().zip(name.bytes()).for_each(|(to, from)| *to = from as c_char);
+        host
+    }
+}
+
+/// Sizes of frames are far below 2³².
+fn small(value: usize) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+/// The host's settings as the engine takes them, checked against the model.
+///
+/// # Safety
+/// All pointers in the structure must be null or as the header describes them.
+unsafe fn settings_of(engine: &Worker, host: *const HostSettings) -> Result<Settings, Failure> {
+    // SAFETY: the caller's promise, here and below.
+    let host = unsafe { read(host, "settings") }?;
+    let mut settings = Settings::new(&engine.manifest.defaults, "");
+    unsafe {
+        settings.prompt = text(host.prompt, "prompt")?.unwrap_or_default().into();
+        if let Some(negative) = text(host.negative_prompt, "negative_prompt")? {
+            settings.negative_prompt = negative.into();
+        }
+        if let Some(blocks) = text(host.blocks, "blocks")? {
+            settings.blocks = blocks.split(',').map(|block| block.trim().to_string()).collect();
+        }
+    }
+    settings.seed = host.seed;
+    for (to, from) in [
+        (&mut settings.width, host.width),
+        (&mut settings.height, host.height),
+        (&mut settings.frames, host.frames),
+        (&mut settings.steps, host.steps),
+        (&mut settings.guidance_steps, host.guidance_steps),
+        (&mut settings.warm_up, host.warm_up),
+        (&mut settings.cool_up, host.cool_up),
+        (&mut settings.noise_step, host.noise_step),
+        (&mut settings.top_k, host.top_k),
+    ] {
+        *to = from as usize;
+    }
+    (settings.guidance_scale, settings.motion_weight, settings.cfg) =
+        (host.guidance_scale, host.motion_weight, host.cfg);
+    let kind = match host.image_kind {
+        0 => ControlKind::Rgb,
+        1 => ControlKind::Scribble,
+        other => return Err(Failure::new(Status::InvalidArgument, format!("image_kind {other}: no such kind"))),
+    };
+    if host.image_count > host.frames {
+        let message = format!("{} images for {} frames", host.image_count, host.frames);
+        return Err(Failure::new(Status::InvalidInput, message));
+    }
+    if host.image_count > 0 {
+        pointer(host.images, "images")?;
+        let mut images: Vec<(Frames, usize)> = Vec::new();
+        for index in 0..host.image_count as usize {
+            // SAFETY: the array has as many images as its count says.
+            let image = unsafe { read(host.images.add(index), "images") }?;
+            let pixels = View::new(&unsafe { read(image.pixels, "pixels of an image") }?)?;
+            let frame = image.frame as usize;
+            if pixels.count() != 1 {
+                let message = format!("the image at frame {frame} has {} frames, not one", pixels.count());
+                return Err(Failure::new(Status::InvalidInput, message));
+            }
+            if images.iter().any(|(_, other)| *other == frame) {
+                return Err(Failure::new(Status::InvalidInput, format!("two images at frame {frame}")));
+            }
+            // SAFETY: the host promises memory as described.
+            images.push((unsafe { pixels.read(0) }?, frame));
+        }
+        settings.control = Some(Control { kind, scale: host.image_scale, images });
+    }
+    settings.check(&engine.manifest)?;
+    // Unknown blocks are refused now and not when the job runs.
+    crate::motion::guided_maps(&engine.manifest, &settings.blocks, settings.width, settings.height)?;
+    Ok(settings)
+}
+
+/// Starts a job that begins with a reference clip.
+///
+/// # Safety
+/// As the header says for the functions that start jobs.
+unsafe fn start_with_clip(
+    engine: EngineHandle,
+    reference: *const HostFrames,
+    settings: *const HostSettings,
+    job: *mut JobHandle,
+    work: fn(Frames, Settings) -> Work,
+) -> Result<(), Failure> {
+    pointer(job, "job")?;
+    let engine = objects::get::<Worker>(engine)?;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let settings = settings_of(&engine, settings)?;
+        let view = View::new(&read(reference, "reference")?)?;
+        let clip = view.sampled(settings.frames, settings.width, settings.height)?;
+        give(job, "job", objects::insert(engine.enqueue(work(clip, settings))?))
+    }
+}
+
+/// Writes frames to the host, or their size where it asks for it.
+///
+/// # Safety
+/// `place` must be null or a structure that describes memory to write.
+unsafe fn give_frames(frames: &Frames, place: *mut HostFrames) -> Result<(), Failure> {
+    // SAFETY: the caller's promise, here and below.
+    let mut host = unsafe { read(place, "frames") }?;
+    if host.data.is_null() && host.frame_data.is_null() {
+        (host.count, host.width, host.height) = (small(frames.count()), small(frames.width), small(frames.height));
+        unsafe { place.write(host) };
+        return Ok(());
+    }
+    unsafe { View::new(&host)?.write(frames) }
+}
+
+/// Takes a handle from the host and the object from the table; nothing to do where the handle is 0.
+///
+/// # Safety
+/// `handle` must be null or point at a handle.
+unsafe fn destroy<T: objects::Kind>(handle: *mut u64) -> Result<Option<Arc<T>>, Failure> {
+    pointer(handle, "the pointer to the handle")?;
+    // SAFETY: the caller's promise.
+    let value = unsafe { handle.read() };
+    if value == 0 {
+        return Ok(None);
+    }
+    let object = objects::remove(value)?;
+    // SAFETY: the caller's promise.
+    unsafe { handle.write(0) };
+    Ok(Some(object))
+}
+
+/// The version of the library, such as "0.1.0". Never fails; the text is static. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn motionclone_version() -> *const c_char {
+    concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
+}
+
+/// The library's MOTIONCLONE_ABI_VERSION. A host whose header has another must not use the library. Never fails. Any
+/// thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn motionclone_abi_version() -> u32 {
+    ABI_VERSION
+}
+
+/// A short text in English for a motionclone_status, also for one that this version does not know. Never fails; the
+/// text is static. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn motionclone_status_text(status: u32) -> *const c_char {
+    let text = match status {
+        0 => c"ok",
+        1 => c"invalid argument",
+        2 => c"invalid handle",
+        3 => c"wrong struct_size",
+        4 => c"invalid input",
+        5 => c"wrong buffer size",
+        6 => c"not ready",
+        7 => c"timeout",
+        8 => c"cancelled",
+        9 => c"wrong thread",
+        10 => c"failed",
+        11 => c"internal error",
+        _ => c"unknown status",
+    };
+    text.as_ptr()
+}
+
+/// What went wrong in the last call on this thread that failed: a sentence for people, in UTF-8, with the offending
+/// value and what is allowed. Empty when none failed yet. Never fails; the text belongs to the library and lives until
+/// the next call on this thread that fails, or the thread's end. A job has its own text: motionclone_job_error.
+#[unsafe(no_mangle)]
+pub extern "C" fn motionclone_last_error() -> *const c_char {
+    LAST_ERROR.try_with(|last| last.borrow().as_ptr()).unwrap_or(c"".as_ptr())
+}
+
+/// Destroys everything that is still there: cancels all jobs, waits for all threads of the library to end, and makes
+/// every handle stale. The library can be used again afterwards. Runs by itself when the process exits.
+///
+/// The library itself stays loaded once it was, whatever is unloaded: ONNX Runtime does not survive being torn down and
+/// set up again. A host that unloads its plugins calls this first.
+///
+/// Any thread but an engine's own. MOTIONCLONE_STATUS_WRONG_THREAD from a log function on an engine's thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn motionclone_shutdown() -> Status {
+    call(|| {
+        worker::may_wait()?;
+        stop_everything();
+        Ok(())
+    })
+}
+
+fn stop_everything() {
+    let objects = objects::clear();
+    for object in &objects {
+        match object {
+            Object::Engine(engine) => engine.stop(),
+            Object::Job(job) => job.cancel(),
+            Object::Motion(_) => {}
+        }
+    }
+}
+
+/// At the process's end: an engine's thread must not be inside ONNX Runtime when that is torn down.
+#[cfg(unix)]
+extern "C" fn at_exit() {
+    let _ = call(|| {
+        worker::may_wait()?;
+        stop_everything();
+        Ok(())
+    });
+}
+
+#[cfg(unix)]
+fn stop_at_exit() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    // SAFETY: the function lives as long as the library, which is never unloaded. Registered after ONNX Runtime was
+    // loaded, it runs before that is torn down. Where there is no room for it, the exit is as it would be without.
+    ONCE.call_once(|| {
+        let _ = unsafe { libc::atexit(at_exit) };
+    });
+}
+
+#[cfg(not(unix))]
+fn stop_at_exit() {}
+
+/// Fills options with defaults.
+///
+/// `struct_size` is sizeof(motionclone_engine_options). Any thread.
+///
+/// INVALID_ARGUMENT: options is NULL. INVALID_STRUCT_SIZE: struct_size is another one.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn motionclone_engine_options_init(
+    options: *mut HostEngineOptions,
+    struct_size: usize,
+) -> Status {
+    let value = HostEngineOptions {
+        struct_size,
+        device_kind: DeviceKind::Auto as u32,
+        device_number: 0,
+        threads: 0,
+        reserved: 0,
+        onnxruntime: ptr::null(),
+        log: None,
+        log_user_data: ptr::null_mut(),
+    };
+    // SAFETY: the pointer is one to a structure of that size, says the header.
+    call(|| unsafe { initialise(options, struct_size, "options", value) })
+}
+
+/// Fills a device with zeros, to be filled by a later call.
+///
+/// `struct_size` is sizeof(motionclone_device). Any thread.
+///
+/// INVALID_ARGUMENT: device is NULL. INVALID_STRUCT_SIZE: struct_size is another one.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn motionclone_device_init(device: *mut HostDevice, struct_size: usize) -> Status {
+    // SAFETY: the pointer is one to a structure of that size, says the header.
+    call(|| unsafe { initialise(device, struct_size, "device", HostDevice::empty()) })
+}
+
+/// Fills frames with defaults: RGB of 8 bit in sRGB, rows from the top, no gaps, no memory, and no size.
+///
+/// `struct_size` is sizeof(motionclone_frames). Any thread.
+///
+/// INVALID_ARGUMENT: frames is NULL. INVALID_STRUCT_SIZE: struct_size is another one.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn motionclone_frames_init(frames: *mut HostFrames, struct_size: usize) -> Status {
+    let value = HostFrames {
+        struct_size,
+        data: ptr::null_mut(),
+        frame_data: ptr::null(),
+        row_stride: 0,
+        frame_stride: 0,
+        count: 0,
+        width: 0,
+        height: 0,
+        channels: Channels::Rgb as u32,
+        sample: Sample::U8 as u32,
+        row_order: RowOrder::TopDown as u32,
+        alpha: Alpha::Straight as u32,
+        transfer: Transfer::Srgb as u32,
+    };
+    // SAFETY: the pointer is one to a structure of that size, says the header.
+    call(|| unsafe { initialise(frames, struct_size, "frames", value) })
+}
+
+/// Fills an image with defaults: no pixels, at frame 0.
+///
+/// `struct_size` is sizeof(motionclone_image). Any thread.
+///
+/// INVALID_ARGUMENT: image is NULL. INVALID_STRUCT_SIZE: struct_size is another one.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn motionclone_image_init(image: *mut HostImage, struct_size: usize) -> Status {
+    let value = HostImage { struct_size, pixels: ptr::null(), frame: 0, reserved: 0 };
+    // SAFETY: the pointer is one to a structure of that size, says the header.
+    call(|| unsafe { initialise(image, struct_size, "image", value) })
+}
+
+/// Fills settings with the defaults of an engine's model; texts are NULL, and there are no images.
+///
+/// `struct_size` is sizeof(motionclone_settings). Any thread.
+///
+/// INVALID_ARGUMENT: settings is NULL. INVALID_STRUCT_SIZE: struct_size is another one. INVALID_HANDLE: engine is none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn motionclone_settings_init(
+    settings: *mut HostSettings,
+    struct_size: usize,
+    engine: EngineHandle,
+) -> Status {
+    call(|| {
+        pointer(settings, "settings")?;
+        check_size::<HostSettings>(struct_size, "settings")?;
+        let engine = objects::get::<Worker>(engine)?;
+        let defaults = &engine.manifest.defaults;
+        let own = Settings::new(defaults, "");
+        let value = HostSettings {
+            struct_size,
+            prompt: ptr::null(),
+            negative_prompt: ptr::null(),
+            blocks: ptr::null(),
+            images: ptr::null(),
+            image_count: 0,
+            image_kind: ImageKind::Picture as u32,
+            image_scale: defaults.control_scale,
+            seed: own.seed,
+            width: small(own.width),
+            height: small(own.height),
+            frames: small(own.frames),
+            steps: small(own.steps),
+            guidance_steps: small(own.guidance_steps),
+            warm_up: small(own.warm_up),
+            cool_up: small(own.cool_up),
+            noise_step: small(own.noise_step),
+            top_k: small(own.top_k),
+            reserved: 0,
+            guidance_scale: own.guidance_scale,
+            motion_weight: own.motion_weight,
+            cfg: own.cfg,
+        };
+        // SAFETY: the pointer is one to a structure of that size, says the header.
+        unsafe { initialise(settings, struct_size, "settings", value) }
+    })
+}
+
+/// Fills progress with zeros, to be filled by motionclone_job_progress.
+///
+/// `struct_size` is sizeof(motionclone_progress). Any thread.
+///
+/// INVALID_ARGUMENT: progress is NULL. INVALID_STRUCT_SIZE: struct_size is another one.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn motionclone_progress_init(progress: *mut HostProgress, struct_size: usize) -> Status {
+    // SAFETY: the pointer is one to a structure of that size, says the header.
+    call(|| unsafe { initialise(progress, struct_size, "progress", HostProgress::new(JobState::Queued)) })
+}
+
+/// Fills a motion's info with zeros, to be filled by motionclone_motion_info_get.
+///
+/// `struct_size` is sizeof(motionclone_motion_info). Any thread.
+///
+/// INVALID_ARGUMENT: info is NULL. INVALID_STRUCT_SIZE: struct_size is another one.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn motionclone_motion_info_init(info: *mut HostMotionInfo, struct_size: usize) -> Status {
+    let value = HostMotionInfo {
+        struct_size,
+        width: 0,
+        height: 0,
+        frames: 0,
+        noise_step: 0,
+        top_k: 0,
+        image_count: 0,
+        seed: 0,
+    };
+    // SAFETY: the pointer is one to a structure of that size, says the header.
+    call(|| unsafe { initialise(info, struct_size, "info", value) })
+}
+
+/// Lists the devices that an engine can be made on: the CPU first, then every CUDA device that works. Loads ONNX
+/// Runtime, and tries each CUDA device, which takes a second or more.
+///
+/// `onnxruntime` is as in the options of an engine. `devices` is an array of `capacity` structures, each initialised
+/// with motionclone_device_init; NULL with a capacity of 0 asks for the count alone. The number of devices there are
+/// goes to `count`; no more than `capacity` are written. Any thread.
+///
+/// INVALID_ARGUMENT: count is NULL, or devices is and capacity is not 0. INVALID_STRUCT_SIZE: a device is not
+/// initialised. INVALID_INPUT: ONNX Runtime cannot be loaded.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn motionclone_devices(
+    onnxruntime: *const c_char,
+    devices: *mut HostDevice,
+    capacity: usize,
+    count: *mut usize,
+) -> Status {
+    // SAFETY: the pointers are as the header says.
+    call(|| unsafe {
+        pointer(count, "count")?;
+        if capacity > 0 {
+            // All of the array's elements are looked at before any is written.
+            pointer(devices, "devices")?;
+            for index in 0..capacity {
+                sized(devices.add(index), "devices")?;
+            }
+        }
+        let runtime = Runtime::load(text(onnxruntime, "onnxruntime")?.map(Path::new))?;
+        let found = engine::devices(runtime);
+        for (index, device) in found.iter().take(capacity).enumerate() {
+            devices.add(index).write(HostDevice::new(*device));
+        }
+        give(count, "count", found.len())
+    })
+}
+
+/// Makes an engine: opens a bundle, which is a folder that `motionclone import` makes, loads ONNX Runtime, and starts
+/// a thread. Waits for all of it, well under a second on a CPU and a few seconds on a GPU. Networks are loaded by the
+/// first job that needs them and stay while the sizes of jobs do.
+///
+/// `bundle` is a path in UTF-8. `options` may be NULL for the defaults. The engine belongs to the caller, who destroys
+/// it with motionclone_engine_destroy. Several engines may be there at once. Any thread.
+///
+/// INVALID_ARGUMENT: bundle or engine is NULL, a text is not UTF-8, or device_kind has no such value.
+/// INVALID_STRUCT_SIZE: options is not initialised. INVALID_INPUT: the bundle cannot be opened, ONNX Runtime cannot be
+/// loaded, or the device does not work. FAILED: anything else. On failure nothing is written to engine.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn motionclone_engine_create(
+    bundle: *const c_char,
+    options: *const HostEngineOptions,
+    engine: *mut EngineHandle,
+) -> Status {
+    // SAFETY: the pointers are as the header says.
+    call(|| unsafe {
+        pointer(engine, "engine")?;
+        let bundle = path(bundle, "bundle")?;
+        let (mut own, mut log) = (EngineOptions::default(), Log { function: None, user_data: ptr::null_mut() });
+        if !options.is_null() {
+            let host = read(options, "options")?;
+            own.device = device_of(host.device_kind, host.device_number)?;
+            own.runtime = text(host.onnxruntime, "onnxruntime")?.map(Into::into);
+            own.threads = (host.threads > 0).then_some(host.threads as usize);
+            log = Log { function: host.log, user_data: host.log_user_data };
+        }
+        let opened = crate::engine::Engine::open(bundle, &own)?;
+        stop_at_exit();
+        log.say(LogLevel::Info, &format!("{} on {}", opened.manifest().name, opened.device_name()));
+        log.say(LogLevel::Info, &format!("ONNX Runtime: {}", opened.runtime().library().display()));
+        give(engine, "engine", objects::insert(Arc::new(Worker::start(opened, log)?)))
+    })
+}
+
+/// Destroys an engine: cancels its jobs, waits until its thread has ended, which takes no longer than a step, and sets
+/// the handle to 0. Jobs and motions have handles of their own, which stay valid until they are destroyed. While a
+/// thread is in this call, the others find the handle stale. A handle of 0 is nothing to do.
+///
+/// Any thread but an engine's own.
+///
+/// INVALID_ARGUMENT: engine is NULL. INVALID_HANDLE: it points at no engine. WRONG_THREAD: called from a log function
+/// on an engine's thread; nothing is destroyed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn motionclone_engine_destroy(engine: *mut EngineHandle) -> Status {
+    call(|| {
+        worker::may_wait()?;
+        // SAFETY: the pointer is as the header says.
+        if let Some(engine) = unsafe { destroy::<Worker>(engine) }? {
+            engine.stop();
+        }
+        Ok(())
+    })
+}
+
+/// The device that an engine computes on, into a structure that was initialised with motionclone_device_init. Any
+/// thread.
+///
+/// INVALID_ARGUMENT: device is NULL. INVALID_STRUCT_SIZE: it is not initialised. INVALID_HANDLE: engine is none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn motionclone_engine_device(engine: EngineHandle, device: *mut HostDevice) -> Status {
+    // SAFETY: the pointer is as the header says.
+    call(|| unsafe {
+        sized(device, "device")?;
+        give(device, "device", HostDevice::new(objects::get::<Worker>(engine)?.device))
+    })
+}
+
+/// Starts a job that reads the motion of a clip. Its result is taken with motionclone_job_motion.
+///
+/// `reference` is the clip, of any size and any number of frames from 1: as many frames as the settings say are taken
+/// evenly from it, resized and copied before the call returns. `settings` is copied, too. The job waits until the jobs
+/// that were started before it on the same engine have ended. It belongs to the caller, who destroys it with
+/// motionclone_job_destroy. Any thread.
+///
+/// INVALID_ARGUMENT: a pointer is NULL, a text is not UTF-8, or an enumeration has no such value. INVALID_HANDLE:
+/// engine is none. INVALID_STRUCT_SIZE: a structure is not initialised. INVALID_INPUT: the settings do not fit the
+/// model. On failure nothing is written to job.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn motionclone_job_extract(
+    engine: EngineHandle,
+    reference: *const HostFrames,
+    settings: *const HostSettings,
+    job: *mut JobHandle,
+) -> Status {
+    // SAFETY: the pointers are as the header says.
+    call(|| unsafe { start_with_clip(engine, reference, settings, job, Work::Extract) })
+}
+
+/// Starts a job that makes a new clip which moves like a reference clip. Its results are taken with
+/// motionclone_job_frames, and the clip's motion, from when it was read, with motionclone_job_motion.
+///
+/// All else is as with motionclone_job_extract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn motionclone_job_clone(
+    engine: EngineHandle,
+    reference: *const HostFrames,
+    settings: *const HostSettings,
+    job: *mut JobHandle,
+) -> Status {
+    // SAFETY: the pointers are as the header says.
+    call(|| unsafe { start_with_clip(engine, reference, settings, job, Work::CloneClip) })
+}
+
+/// Starts a job that makes a new clip which moves like a motion that was read before. The motion may be destroyed once
+/// the call has returned.
+///
+/// INVALID_INPUT: the motion does not fit the model or the settings. All else is as with motionclone_job_extract.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn motionclone_job_clone_motion(
+    engine: EngineHandle,
+    motion: MotionHandle,
+    settings: *const HostSettings,
+    job: *mut JobHandle,
+) -> Status {
+    call(|| {
+        pointer(job, "job")?;
+        let engine = objects::get::<Worker>(engine)?;
+        let motion = objects::get::<Motion>(motion)?;
+        // SAFETY: the pointer is as the header says.
+        let settings = unsafe { settings_of(&engine, settings) }?;
+        motion.check(&engine.manifest, &settings)?;
+        let work = Work::CloneMotion(motion, settings);
+        // SAFETY: the pointer is as the header says.
+        unsafe { give(job, "job", objects::insert(engine.enqueue(work)?)) }
+    })
+}
+
+impl HostProgress {
+    fn new(state: JobState) -> Self {
+        Self {
+            struct_size: size_of::<Self>(),
+            state: state as u32,
+            stage: JobStage::Load as u32,
+            step: 0,
+            total: 0,
+            previews: 0,
+            reserved: 0,
+            loss: f64::NAN,
+            seconds_left: f64::NAN,
+        }
+    }
+}
+
+/// How a job stands, into a structure that was initialised with motionclone_progress_init. Does not wait: hosts call it
+/// as often as they draw. Any thread.
+///
+/// INVALID_ARGUMENT: progress is NULL. INVALID_STRUCT_SIZE: it is not initialised. INVALID_HANDLE: job is none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn motionclone_job_progress(job: JobHandle, progress: *mut HostProgress) -> Status {
+    // SAFETY: the pointer is as the header says.
+    call(|| unsafe {
+        sized(progress, "progress")?;
+        let standing = objects::get::<Job>(job)?.standing();
+        let state = match (&standing.end, &standing.progress) {
+            (None, None) => JobState::Queued,
+            (None, Some(_)) => JobState::Running,
+            (Some(Ok(())), _) => JobState::Done,
+            (Some(Err(failure)), _) if failure.status == Status::Cancelled => JobState::Cancelled,
+            (Some(Err(_)), _) => JobState::Failed,
+        };
+        let mut host = HostProgress { previews: standing.previews, ..HostProgress::new(state) };
+        if let Some(progress) = standing.progress {
+            let stage = match progress.stage {
+                Stage::Load => JobStage::Load,
+                Stage::Encode => JobStage::Encode,
+                Stage::Extract => JobStage::Extract,
+                Stage::Denoise => JobStage::Denoise,
+                Stage::Decode => JobStage::Decode,
+            };
+            (host.stage, host.step, host.total) = (stage as u32, small(progress.step), small(progress.total));
+            host.loss = progress.loss.unwrap_or(f64::NAN);
+            host.seconds_left = progress.seconds_left.unwrap_or(f64::NAN);
+        }
+        give(progress, "progress", host)
+    })
+}
+
+/// Waits until a job has ended, for at most so many milliseconds; without end where that is negative.
+///
+/// Returns what the job came to: OK, CANCELLED, INVALID_INPUT, FAILED or INTERNAL; or else TIMEOUT, INVALID_HANDLE, or
+/// WRONG_THREAD when called from a log function on an engine's thread. Any other thread, several at once.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn motionclone_job_wait(job: JobHandle, milliseconds: i64) -> Status {
+    call(|| {
+        worker::may_wait()?;
+        let job = objects::get::<Job>(job)?;
+        let limit = u64::try_from(milliseconds).ok().map(Duration::from_millis);
+        job.wait(limit).unwrap_or_else(|| {
+            Err(Failure::new(Status::Timeout, format!("the job has not ended within {milliseconds} ms")))
+        })
+    })
+}
+
+/// Asks a job to end: at once when it waits in the queue, within a step when it runs. Does not wait for it. A job that
+/// has ended is left as it is. The engine goes on with its next job. Any thread, also a log function.
+///
+/// INVALID_HANDLE: job is none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn motionclone_job_cancel(job: JobHandle) -> Status {
+    call(|| {
+        objects::get::<Job>(job)?.cancel();
+        Ok(())
+    })
+}
+
+/// What the new clip looks like so far: all its frames at an eighth of their size, into memory of the host, in whatever
+/// layout the structure describes. With data and frame_data NULL it sets count, width and height and writes nothing
+/// else. Any thread.
+///
+/// INVALID_ARGUMENT: frames is NULL, or describes no such memory. INVALID_STRUCT_SIZE: it is not initialised.
+/// INVALID_HANDLE: job is none. NOT_READY: there is no preview yet, or the model makes none. BUFFER_SIZE: count, width
+/// or height are not those of the preview.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn motionclone_job_preview(job: JobHandle, frames: *mut HostFrames) -> Status {
+    // SAFETY: the pointer is as the header says.
+    call(|| unsafe {
+        sized(frames, "frames")?;
+        let preview = objects::get::<Job>(job)?.standing().preview;
+        give_frames(preview.as_deref().ok_or_else(|| not_ready("preview"))?, frames)
+    })
+}
+
+/// The new clip, into memory of the host, in whatever layout the structure describes. With data and frame_data NULL it
+/// sets count, width and height and writes nothing else. The job keeps the clip until it is destroyed. Any thread.
+///
+/// INVALID_ARGUMENT: frames is NULL, or describes no such memory. INVALID_STRUCT_SIZE: it is not initialised.
+/// INVALID_HANDLE: job is none. NOT_READY: the job has not made a clip, or does not make one. BUFFER_SIZE: count, width
+/// or height are not those of the clip.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn motionclone_job_frames(job: JobHandle, frames: *mut HostFrames) -> Status {
+    // SAFETY: the pointer is as the header says.
+    call(|| unsafe {
+        sized(frames, "frames")?;
+        let result = objects::get::<Job>(job)?.standing().frames;
+        give_frames(result.as_deref().ok_or_else(|| not_ready("clip"))?, frames)
+    })
+}
+
+/// The motion that a job has read or was given. It belongs to the caller, who destroys it with
+/// motionclone_motion_destroy; it outlives job and engine. Any thread.
+///
+/// INVALID_ARGUMENT: motion is NULL. INVALID_HANDLE: job is none. NOT_READY: the job has not read it yet.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn motionclone_job_motion(job: JobHandle, motion: *mut MotionHandle) -> Status {
+    // SAFETY: the pointer is as the header says.
+    call(|| unsafe {
+        pointer(motion, "motion")?;
+        let found = objects::get::<Job>(job)?.standing().motion.ok_or_else(|| not_ready("motion"))?;
+        give(motion, "motion", objects::insert(found))
+    })
+}
+
+fn not_ready(what: &str) -> Failure {
+    Failure::new(Status::NotReady, format!("the job has no {what}"))
+}
+
+/// What went wrong in a job: a sentence for people, in UTF-8, empty where nothing did. Is copied into `buffer`, which
+/// has room for `size` bytes, with a zero byte behind it. `needed` may be NULL; otherwise the bytes of text and zero
+/// byte go there. With a buffer of NULL that is all that is done. Any thread.
+///
+/// INVALID_ARGUMENT: buffer and needed are NULL. INVALID_HANDLE: job is none. BUFFER_SIZE: the text does not fit;
+/// nothing is copied.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn motionclone_job_error(
+    job: JobHandle,
+    buffer: *mut c_char,
+    size: usize,
+    needed: *mut usize,
+) -> Status {
+    call(|| {
+        let end = objects::get::<Job>(job)?.standing().end;
+        let text = end.and_then(Result::err).map_or(String::new(), |failure| failure.text);
+        // SAFETY: the pointers are as the header says.
+        unsafe { copy_text(&text, buffer, size, needed) }
+    })
+}
+
+/// Destroys a job and sets the handle to 0. One that has not ended is cancelled; this does not wait for it. A handle of
+/// 0 is nothing to do. Any thread, also a log function.
+///
+/// INVALID_ARGUMENT: job is NULL. INVALID_HANDLE: it points at no job.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn motionclone_job_destroy(job: *mut JobHandle) -> Status {
+    call(|| {
+        // SAFETY: the pointer is as the header says.
+        if let Some(job) = unsafe { destroy::<Job>(job) }? {
+            job.cancel();
+        }
+        Ok(())
+    })
+}
+
+/// Reads a motion from a file that motionclone_motion_save or the command line wrote. It belongs to the caller, who
+/// destroys it with motionclone_motion_destroy. Any thread.
+///
+/// INVALID_ARGUMENT: path or motion is NULL, or path is not UTF-8. INVALID_INPUT: there is no such file, or it is no
+/// motion. FAILED: it cannot be read. On failure nothing is written to motion.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn motionclone_motion_load(file: *const c_char, motion: *mut MotionHandle) -> Status {
+    // SAFETY: the pointers are as the header says.
+    call(|| unsafe {
+        pointer(motion, "motion")?;
+        let loaded = Motion::load(path(file, "file")?)?;
+        give(motion, "motion", objects::insert(Arc::new(loaded)))
+    })
+}
+
+/// Writes a motion to a file (.safetensors), which is there whole or not at all. Any thread.
+///
+/// INVALID_ARGUMENT: file is NULL or not UTF-8. INVALID_HANDLE: motion is none. INVALID_INPUT, FAILED: the file cannot
+/// be written there.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn motionclone_motion_save(motion: MotionHandle, file: *const c_char) -> Status {
+    // SAFETY: the pointer is as the header says.
+    call(|| unsafe {
+        let file = path(file, "file")?;
+        Ok(objects::get::<Motion>(motion)?.save(file)?)
+    })
+}
+
+/// What a motion fits, into a structure that was initialised with motionclone_motion_info_init. Any thread.
+///
+/// INVALID_ARGUMENT: info is NULL. INVALID_STRUCT_SIZE: it is not initialised. INVALID_HANDLE: motion is none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn motionclone_motion_info_get(motion: MotionHandle, info: *mut HostMotionInfo) -> Status {
+    // SAFETY: the pointer is as the header says.
+    call(|| unsafe {
+        sized(info, "info")?;
+        let motion = objects::get::<Motion>(motion)?;
+        let own = &motion.info;
+        let host = HostMotionInfo {
+            struct_size: size_of::<HostMotionInfo>(),
+            width: small(own.width),
+            height: small(own.height),
+            frames: small(own.frames),
+            noise_step: small(own.noise_step),
+            top_k: small(own.top_k),
+            image_count: small(own.control.as_ref().map_or(0, |control| control.frames.len())),
+            seed: own.seed,
+        };
+        give(info, "info", host)
+    })
+}
+
+/// All that is known of a motion, as JSON: what motionclone_motion_info_get gives, with the model's fingerprint, the
+/// blocks, the images' kind, scale and frames, and a hash of the source clip. The buffer is as with
+/// motionclone_job_error. Any thread.
+///
+/// INVALID_ARGUMENT: buffer and needed are NULL. INVALID_HANDLE: motion is none. BUFFER_SIZE: the text does not fit;
+/// nothing is copied.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn motionclone_motion_describe(
+    motion: MotionHandle,
+    buffer: *mut c_char,
+    size: usize,
+    needed: *mut usize,
+) -> Status {
+    call(|| {
+        let motion = objects::get::<Motion>(motion)?;
+        let text = serde_json::to_string(&motion.info)
+            .map_err(|e| Failure::new(Status::Failed, format!("a motion's description: {e}")))?;
+        // SAFETY: the pointers are as the header says.
+        unsafe { copy_text(&text, buffer, size, needed) }
+    })
+}
+
+/// Destroys a motion and sets the handle to 0. Jobs that use it go on. A handle of 0 is nothing to do. Any thread.
+///
+/// INVALID_ARGUMENT: motion is NULL. INVALID_HANDLE: it points at no motion.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn motionclone_motion_destroy(motion: *mut MotionHandle) -> Status {
+    // SAFETY: the pointer is as the header says.
+    call(|| unsafe { destroy::<Motion>(motion).map(drop) })
+}

@@ -1,0 +1,288 @@
+//! One thread an engine: it owns the model and takes jobs in the order in which they were started.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::ffi::{CString, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use motionclone_onnx::manifest::Manifest;
+
+use super::{Failure, LogFunction, LogLevel, Status};
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::frames::Frames;
+use crate::job::{Event, Progress, Stage};
+use crate::motion::Motion;
+use crate::session::{Cancel, Device, lock};
+use crate::settings::Settings;
+
+/// Where a host hears what an engine has to say.
+#[derive(Clone, Copy)]
+pub struct Log {
+    pub function: LogFunction,
+    pub user_data: *mut c_void,
+}
+
+// SAFETY: the pointer is the host's own and only handed back to it; the header says which threads call.
+unsafe impl Send for Log {}
+// SAFETY: as above; the library never looks behind the pointer.
+unsafe impl Sync for Log {}
+
+impl Log {
+    pub fn say(&self, level: LogLevel, message: &str) {
+        let Some(function) = self.function else { return };
+        let message = CString::new(message.replace('\0', " ")).unwrap_or_default();
+        // SAFETY: the header obliges the host to give a function that may be called from any thread while the engine
+        // lives; the message lives until the call returns.
+        unsafe { function(level as u32, message.as_ptr(), self.user_data) };
+    }
+}
+
+/// What a job is asked to do.
+pub enum Work {
+    /// Read a clip's motion.
+    Extract(Frames, Settings),
+    /// Read a clip's motion and clone it.
+    CloneClip(Frames, Settings),
+    /// Clone a motion that is at hand.
+    CloneMotion(Arc<Motion>, Settings),
+    /// Fail as no job should.
+    #[cfg(test)]
+    Panic,
+}
+
+/// How a job stands.
+#[derive(Clone)]
+pub struct Standing {
+    /// `None` until a worker takes the job.
+    pub progress: Option<Progress>,
+    /// How many previews there have been.
+    pub previews: u32,
+    pub preview: Option<Arc<Frames>>,
+    pub motion: Option<Arc<Motion>>,
+    pub frames: Option<Arc<Frames>>,
+    /// How it ended, once it has.
+    pub end: Option<Result<(), Failure>>,
+}
+
+/// One extraction or clone.
+pub struct Job {
+    cancel: Cancel,
+    work: Mutex<Option<Work>>,
+    standing: Mutex<Standing>,
+    ended: Condvar,
+}
+
+impl Job {
+    fn new(work: Work) -> Self {
+        let standing = Standing { progress: None, previews: 0, preview: None, motion: None, frames: None, end: None };
+        Self {
+            cancel: Cancel::default(),
+            work: Mutex::new(Some(work)),
+            standing: Mutex::new(standing),
+            ended: Condvar::new(),
+        }
+    }
+
+    pub fn standing(&self) -> Standing {
+        lock(&self.standing).clone()
+    }
+
+    /// Asks for the end. A job that has not begun ends here, one that runs ends on its worker, within a step.
+    pub fn cancel(&self) {
+        self.cancel.cancel();
+        if lock(&self.work).take().is_some() {
+            self.finish(Err(Error::cancelled().into()));
+        }
+    }
+
+    /// Waits for the end, without a limit when none is given. `None` when the time is over.
+    pub fn wait(&self, limit: Option<Duration>) -> Option<Result<(), Failure>> {
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        let mut standing = lock(&self.standing);
+        loop {
+            if let Some(end) = &standing.end {
+                return Some(end.clone());
+            }
+            standing = match deadline {
+                None => self.ended.wait(standing).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
+                    self.ended.wait_timeout(standing, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    fn report(&self, mut progress: Progress) {
+        let mut standing = lock(&self.standing);
+        if let Some(preview) = progress.preview.take() {
+            standing.preview = Some(Arc::new(preview));
+            standing.previews = standing.previews.saturating_add(1);
+        }
+        standing.progress = Some(progress);
+    }
+
+    fn finish(&self, end: Result<(), Failure>) {
+        lock(&self.standing).end.get_or_insert(end);
+        self.ended.notify_all();
+    }
+}
+
+/// An engine as the host holds it.
+pub struct Worker {
+    /// What the bundle holds.
+    pub manifest: Manifest,
+    /// Where it computes.
+    pub device: Device,
+    queue: Arc<Queue>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    state: Mutex<QueueState>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct QueueState {
+    waiting: VecDeque<Arc<Job>>,
+    running: Option<Arc<Job>>,
+    closed: bool,
+}
+
+impl Queue {
+    fn next(&self) -> Option<Arc<Job>> {
+        let mut state = lock(&self.state);
+        state.running = None;
+        loop {
+            if state.closed {
+                return None;
+            }
+            if let Some(job) = state.waiting.pop_front() {
+                state.running = Some(job.clone());
+                return Some(job);
+            }
+            state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+thread_local! {
+    static IS_WORKER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Refuses a call that would wait for a worker on a worker's own thread, which is where a log function runs.
+pub fn may_wait() -> Result<(), Failure> {
+    if IS_WORKER.try_with(Cell::get).unwrap_or(false) {
+        return Err(Failure::new(
+            Status::WrongThread,
+            "this call waits for an engine's thread and must not come from a log function",
+        ));
+    }
+    Ok(())
+}
+
+impl Worker {
+    /// Gives an engine its thread.
+    pub fn start(engine: Engine, log: Log) -> Result<Self, Failure> {
+        let (manifest, device) = (engine.manifest().clone(), engine.device());
+        let queue = Arc::new(Queue::default());
+        let jobs = queue.clone();
+        let thread = std::thread::Builder::new()
+            .name("motionclone".into())
+            .spawn(move || run(engine, &jobs, log))
+            .map_err(|e| Failure::new(Status::Failed, format!("no thread for the engine: {e}")))?;
+        Ok(Self { manifest, device, queue, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Puts a job behind those that wait.
+    pub fn enqueue(&self, work: Work) -> Result<Arc<Job>, Failure> {
+        let job = Arc::new(Job::new(work));
+        let mut state = lock(&self.queue.state);
+        if state.closed {
+            return Err(Failure::new(Status::InvalidHandle, "the engine is being destroyed"));
+        }
+        // Jobs that were cancelled while they waited are of no more interest.
+        state.waiting.retain(|job| lock(&job.standing).end.is_none());
+        state.waiting.push_back(job.clone());
+        drop(state);
+        self.queue.wake.notify_one();
+        Ok(job)
+    }
+
+    /// Cancels every job and waits for the thread's end.
+    pub fn stop(&self) {
+        let mut state = lock(&self.queue.state);
+        state.closed = true;
+        let running = state.running.clone();
+        let jobs: Vec<Arc<Job>> = state.waiting.drain(..).chain(running).collect();
+        drop(state);
+        jobs.iter().for_each(|job| job.cancel());
+        self.queue.wake.notify_all();
+        if let Some(thread) = lock(&self.thread).take() {
+            // A panic of the thread has nothing left to spoil.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(mut engine: Engine, queue: &Queue, log: Log) {
+    IS_WORKER.set(true);
+    while let Some(job) = queue.next() {
+        let Some(work) = lock(&job.work).take() else { continue };
+        job.report(Progress { stage: Stage::Load, step: 0, total: 0, loss: None, seconds_left: None, preview: None });
+        // The networks are whole at any time, so a panic leaves the engine usable; what it was doing is forgotten.
+        let end = catch_unwind(AssertUnwindSafe(|| take(&mut engine, work, &job, log)));
+        let end = match end {
+            Ok(result) => result,
+            Err(panic) => {
+                engine.keep(&[]);
+                Err(Failure::panicked(panic.as_ref()))
+            }
+        };
+        if let Err(failure) = &end
+            && failure.status != Status::Cancelled
+        {
+            log.say(LogLevel::Error, &failure.text);
+        }
+        job.finish(end);
+    }
+}
+
+fn take(engine: &mut Engine, work: Work, job: &Job, log: Log) -> Result<(), Failure> {
+    let mut watch = |event| match event {
+        Event::Progress(progress) => job.report(progress),
+        Event::Warning(text) => log.say(LogLevel::Warning, &text),
+    };
+    job.cancel.check()?;
+    let (motion, settings) = match work {
+        Work::Extract(clip, settings) => {
+            let motion = engine.extract(&clip, &settings, &mut watch, &job.cancel)?;
+            lock(&job.standing).motion = Some(Arc::new(motion));
+            return Ok(());
+        }
+        Work::CloneClip(clip, settings) => {
+            let motion = engine.extract(&clip, &settings, &mut watch, &job.cancel)?;
+            (Arc::new(motion), settings)
+        }
+        Work::CloneMotion(motion, settings) => (motion, settings),
+        #[cfg(test)]
+        Work::Panic => panic!("planted by a test"),
+    };
+    lock(&job.standing).motion = Some(motion.clone());
+    let frames = engine.clone_motion(&motion, &settings, &mut watch, &job.cancel)?;
+    lock(&job.standing).frames = Some(Arc::new(frames));
+    Ok(())
+}
+
+/// What a panic said.
+pub fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
