@@ -2,6 +2,7 @@
 
 mod demo;
 mod dist;
+mod eval;
 mod licences;
 mod setup;
 
@@ -18,6 +19,8 @@ const USAGE: &str = "\
 cargo xtask demo [--cuda]   build, set up, and clone the motion of a clip drawn here into out/demo
 cargo xtask test            set up and run every check and test
 cargo xtask bench           time the steps and measure memory on this machine's CPU
+cargo xtask eval [--quick] [--bundle FOLDER]
+                            clone the reference clips and measure how well motion and prompt are followed
 cargo xtask setup [--cuda]  only fetch ONNX Runtime and ffmpeg, and print where they lie
 cargo xtask dist [--cuda]   build what is handed to others into target/dist: library, headers, program, ONNX Runtime
                             (--profile NAME, --out DIR, --no-archive)
@@ -33,6 +36,10 @@ fn main() -> ExitCode {
         ["demo", "--cuda"] => setup::tools(Runtime::Cuda).and_then(|tools| demo::clone_a_drawn_clip(&tools)),
         ["test"] => test(),
         ["bench"] => setup::tools(Runtime::Cpu).and_then(|tools| bench(&tools)),
+        ["eval"] => eval::evaluate(false, None),
+        ["eval", "--quick"] => eval::evaluate(true, None),
+        ["eval", "--bundle", bundle] => eval::evaluate(false, Some(Path::new(bundle))),
+        ["eval", "--quick", "--bundle", bundle] => eval::evaluate(true, Some(Path::new(bundle))),
         ["setup"] => setup::tools(Runtime::Cpu).map(|tools| print!("{tools}")),
         ["setup", "--cuda"] => setup::tools(Runtime::Cuda).map(|tools| print!("{tools}")),
         ["dist", words @ ..] => dist::Options::parse(words).and_then(|options| dist::build(&options)),
@@ -64,13 +71,14 @@ fn test() -> Result<()> {
     licences::check()?;
     let tools = setup::tools(Runtime::Cpu)?;
     setup::host_tools()?;
-    let python = setup::python_packages("onnx==1.23.2")?;
+    let python = setup::python_packages(&["onnx==1.23.2"])?;
     run(cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
     let mut tests = cargo(&["test", "--release", "--workspace"]);
     tools.apply(&mut tests);
     run(tests.env("PYTHONPATH", python))?;
     demo::clone_a_drawn_clip(&tools)?;
     plugins(&tools)?;
+    eval::test()?;
     println!("all checks and tests passed in {:.0} s", start.elapsed().as_secs_f64());
     Ok(())
 }

@@ -74,6 +74,7 @@ const FFMPEG: Wheel = Wheel {
     ],
 };
 
+/// The name of the Python interpreter.
 pub const PYTHON: &str = if cfg!(windows) { "python" } else { "python3" };
 /// The platform's name in wheels.
 const PLATFORM: &str = if cfg!(all(target_os = "linux", target_arch = "x86_64")) {
@@ -164,10 +165,10 @@ pub fn host_tools() -> Result<()> {
     run(install.env("DEBIAN_FRONTEND", "noninteractive"))
 }
 
-/// Installs Python packages for tests into a folder of their own, for `PYTHONPATH`.
-pub fn python_packages(requirement: &str) -> Result<PathBuf> {
-    let folder = cache().join(format!("python-{}", requirement.replace("==", "-")));
-    whole(&folder, |unfinished| run(pip("install").args(["--target"]).arg(unfinished).arg(requirement)))?;
+/// Installs Python packages for tests and measures into a folder of their own, for `PYTHONPATH`.
+pub fn python_packages(requirements: &[&str]) -> Result<PathBuf> {
+    let folder = cache().join(format!("python-{}", requirements.join("-").replace("==", "-")));
+    whole(&folder, |unfinished| run(pip("install").args(["--target"]).arg(unfinished).args(requirements)))?;
     Ok(folder)
 }
 
