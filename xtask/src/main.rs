@@ -26,7 +26,7 @@ cargo xtask dist [--cuda]   build what is handed to others into target/dist: lib
                             (--profile NAME, --out DIR, --no-archive)
 cargo xtask header          write include/motionclone.h anew from src/capi.rs
 
---cuda takes the ONNX Runtime that runs on NVIDIA GPUs; CUDA 12 and cuDNN 9 must be installed.";
+--cuda takes the ONNX Runtime that runs on NVIDIA GPUs; CUDA 13 and cuDNN 9 must be installed.";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
