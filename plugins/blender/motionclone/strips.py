@@ -139,9 +139,11 @@ def _alone(scene, strip, size):
             transform = shown.transform
             factor = 1 / max(transform.scale_x, transform.scale_y)
             factor *= min(1.0, max(2 * size[0] / (x * factor), 2 * size[1] / (y * factor)))
-            render.resolution_x, render.resolution_y = max(4, round(x * factor)), max(4, round(y * factor))
-            transform.offset_x = (transform.offset_x - centre_x) * factor
-            transform.offset_y = (transform.offset_y - centre_y) * factor
+            # Even sizes and whole offsets, so that pixels stay where pixels are; an odd row or column is left out.
+            render.resolution_x = max(4, round(x * factor) // 2 * 2)
+            render.resolution_y = max(4, round(y * factor) // 2 * 2)
+            transform.offset_x = round((transform.offset_x - centre_x) * factor)
+            transform.offset_y = round((transform.offset_y - centre_y) * factor)
             transform.scale_x *= factor
             transform.scale_y *= factor
         render.use_sequencer, render.use_compositing = True, False
@@ -172,7 +174,9 @@ def frames(scene, strip, numbers, size, step=lambda done: None):
             file = Path(folder) / f"{index:04}.png"
             copy.frame_set(number)
             copy.render.filepath = str(file)
-            bpy.ops.render.render(write_still=True, scene=copy.name)
+            # With `scene=` Blender would take the frame of the scene at hand.
+            with bpy.context.temp_override(scene=copy):
+                bpy.ops.render.render(write_still=True)
             if not file.is_file():
                 raise StripError(f"Blender could not render frame {number} of {strip.name}.")
             image = bpy.data.images.load(str(file))
