@@ -1,0 +1,99 @@
+"""The panels in the sequencer's sidebar."""
+
+import bpy
+
+from . import jobs, strips
+
+
+class _Sidebar:
+    bl_space_type = "SEQUENCE_EDITOR"
+    bl_region_type = "UI"
+    bl_category = "MotionClone"
+
+    @classmethod
+    def poll(cls, context):
+        return strips.sequencer_scene(context) is not None
+
+
+class MOTIONCLONE_PT_clone(_Sidebar, bpy.types.Panel):
+    bl_idname = "MOTIONCLONE_PT_clone"
+    bl_label = "Motion Clone"
+
+    def draw(self, context):
+        layout = self.layout
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        scene = strips.sequencer_scene(context)
+        settings, editor = scene.motionclone, scene.sequence_editor
+        if editor is None:
+            layout.label(text="Add a movie or images to the sequencer first")
+            return
+        names = strips.collection_name(editor)
+        layout.prop_search(settings, "reference", editor, names)
+        layout.prop(settings, "prompt")
+        layout.prop(settings, "prompt_text")
+        layout.prop(settings, "negative_prompt")
+        layout.prop(settings, "mode")
+        if settings.mode != "TEXT":
+            layout.template_ID(settings, "image", open="image.open")
+            layout.prop_search(settings, "image_strip", editor, names)
+            layout.prop(settings, "image_scale")
+        for name in ("seed", "strength", "quality"):
+            layout.prop(settings, name)
+        if settings.quality == "CUSTOM":
+            layout.prop(settings, "steps")
+        for name in ("side", "frames", "timing", "folder"):
+            layout.prop(settings, name)
+        try:
+            strip = strips.reference(scene, settings.reference)
+            width, height = strips.fitting_size(*strips.rectangle(scene, strip)[:2], settings.side)
+            layout.label(text=f"{strip.name}: {width}x{height}")
+        except strips.StripError as error:
+            layout.label(text=str(error), icon="INFO")
+        layout.operator("motionclone.clone", icon="PLAY")
+        layout.operator("motionclone.batch")
+        layout.operator("motionclone.regenerate", icon="FILE_REFRESH")
+
+
+class MOTIONCLONE_PT_jobs(_Sidebar, bpy.types.Panel):
+    bl_idname = "MOTIONCLONE_PT_jobs"
+    bl_label = "Jobs"
+
+    def draw(self, _context):
+        layout = self.layout
+        if jobs.session is None or not jobs.session.jobs:
+            layout.label(text="Nothing to do")
+            return
+        for index, job in enumerate(jobs.session.jobs):
+            box = layout.box()
+            row = box.row()
+            row.label(text=job.request.title, icon="ERROR" if job.state == "FAILED" else "NONE")
+            if job.ended:
+                box.label(text=job.message)
+            else:
+                row.operator("motionclone.cancel", text="", icon="X").index = index
+                text = f"{job.message} {job.step}/{job.total}" if job.total else job.message
+                if job.seconds_left is not None:
+                    text += f", {round(job.seconds_left)} s left"
+                box.progress(factor=job.share, text=text)
+            icon = jobs.preview_icon(job)
+            if icon:
+                box.template_icon(icon, scale=6)
+        layout.operator("motionclone.clear")
+
+
+class MOTIONCLONE_PT_motions(_Sidebar, bpy.types.Panel):
+    bl_idname = "MOTIONCLONE_PT_motions"
+    bl_label = "Motion Library"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def draw(self, context):
+        layout = self.layout
+        layout.operator("motionclone.extract")
+        for folder, text in jobs.motions(context):
+            row = layout.row()
+            icon = jobs.motion_icon(folder)
+            if icon:
+                row.template_icon(icon, scale=2)
+            row.label(text=text)
+            row.operator("motionclone.apply", text="Apply").folder = str(folder)

@@ -1,0 +1,120 @@
+"""What the user sets: in the scene, saved with the file, and in the preferences."""
+
+import os
+from pathlib import Path
+
+import bpy
+from bpy.props import EnumProperty, FloatProperty, IntProperty, PointerProperty, StringProperty
+
+from .session import Place
+
+QUALITIES = [
+    ("DRAFT", "Draft", "A quarter of the model's steps"),
+    ("BALANCED", "Balanced", "Half of the model's steps"),
+    ("FULL", "Full", "All of the model's steps"),
+    ("CUSTOM", "Custom", "As many steps as set below"),
+]
+
+
+class MOTIONCLONE_settings(bpy.types.PropertyGroup):
+    reference: StringProperty(name="Reference", description="Strip whose motion is cloned; the active one when empty")
+    prompt: StringProperty(name="Prompt", description="What the new clip shows")
+    prompt_text: PointerProperty(
+        name="Prompt Text", type=bpy.types.Text, description="A text of the text editor, taken in place of the prompt"
+    )
+    negative_prompt: StringProperty(
+        name="Negative", description="What the new clip must not show; what the model has by default when empty"
+    )
+    mode: EnumProperty(
+        name="Mode",
+        items=[
+            ("TEXT", "Text", "The prompt alone decides what is shown"),
+            ("PICTURE", "Picture", "The new clip begins with a picture"),
+            ("SKETCH", "Sketch", "The new clip begins along a sketch, white lines on black"),
+        ],
+    )
+    image: PointerProperty(name="Image", type=bpy.types.Image, description="The picture or sketch")
+    image_strip: StringProperty(
+        name="Or Strip", description="Strip whose frame under the playhead is the picture or sketch"
+    )
+    image_scale: FloatProperty(name="Image Strength", default=1.0, min=0.0, max=2.0)
+    seed: IntProperty(name="Seed", default=2025, min=0, description="The same seed gives the same clip")
+    strength: FloatProperty(
+        name="Motion Strength", default=1.0, min=0.0, max=5.0, description="How closely the motion is followed"
+    )
+    quality: EnumProperty(name="Quality", items=QUALITIES, default="FULL")
+    steps: IntProperty(name="Steps", default=50, min=1, max=1000)
+    side: IntProperty(
+        name="Size", default=512, min=64, max=1024, description="Side of a square of as many pixels as the new clip has"
+    )
+    frames: IntProperty(
+        name="Frames", default=16, min=1, max=64, description="Frames of the new clip, taken evenly from the reference"
+    )
+    timing: EnumProperty(
+        name="Timing",
+        items=[
+            ("REFERENCE", "As Reference", "The strip lasts as long as the reference; frames are held"),
+            ("FRAMES", "Every Frame", "Each frame lasts one frame of the timeline"),
+        ],
+    )
+    folder: StringProperty(
+        name="Folder", subtype="DIR_PATH", description="Gets the new clips; motionclone beside the file when empty"
+    )
+
+
+class MOTIONCLONE_preferences(bpy.types.AddonPreferences):
+    bl_idname = __package__
+
+    bundle: StringProperty(
+        name="Bundle", subtype="DIR_PATH", description="The folder of the model, made by `motionclone import`"
+    )
+    device: EnumProperty(
+        name="Device",
+        items=[
+            ("AUTO", "Automatic", "The first NVIDIA GPU that works, otherwise the CPU"),
+            ("CPU", "CPU", "The processor"),
+            ("CUDA", "CUDA", "An NVIDIA GPU"),
+        ],
+    )
+    library: StringProperty(
+        name="Library", subtype="FILE_PATH", description="The motionclone library; that of the extension when empty"
+    )
+    onnxruntime: StringProperty(
+        name="ONNX Runtime",
+        subtype="FILE_PATH",
+        description="The ONNX Runtime library; the one beside the motionclone library when empty",
+    )
+    motions: StringProperty(
+        name="Motions", subtype="DIR_PATH", description="The motion library; in Blender's own data folder when empty"
+    )
+
+    def draw(self, _context):
+        layout = self.layout
+        for name in ("bundle", "device", "library", "onnxruntime", "motions"):
+            layout.prop(self, name)
+        layout.operator("motionclone.test")
+        from . import jobs
+
+        for line in jobs.test_lines:
+            layout.label(text=line)
+
+
+def preferences(context):
+    return context.preferences.addons[__package__].preferences
+
+
+def place(context):
+    """Where the work is done."""
+    chosen = preferences(context)
+    absolute = {
+        name: bpy.path.abspath(getattr(chosen, name)) if getattr(chosen, name) else ""
+        for name in ("bundle", "library", "onnxruntime")
+    }
+    return Place(device=chosen.device, **absolute)
+
+
+def motions_folder(context):
+    chosen = preferences(context).motions
+    if chosen:
+        return Path(bpy.path.abspath(chosen))
+    return Path(bpy.utils.user_resource("DATAFILES", path=os.path.join("motionclone", "motions")))

@@ -1,0 +1,484 @@
+"""The extension in Blender itself, as a module, without windows.
+
+    MOTIONCLONE_LIBRARY_FOLDER=LIB MOTIONCLONE_BUNDLE=BUNDLE python test_blender.py
+
+LIB is a folder with the motionclone library and ONNX Runtime under the names that a release has, BUNDLE a small bundle.
+The zip is built and installed into a Blender with a user folder of its own. Where one of these or `bpy` is missing, it
+says so and nothing is tested.
+"""
+
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+FOLDER, BUNDLE = os.environ.get("MOTIONCLONE_LIBRARY_FOLDER"), os.environ.get("MOTIONCLONE_BUNDLE")
+if not FOLDER or not BUNDLE:
+    print("skipped: MOTIONCLONE_LIBRARY_FOLDER and MOTIONCLONE_BUNDLE are not set")
+    sys.exit(0)
+if importlib.util.find_spec("bpy") is None:
+    print("skipped: this Python has no module bpy (it is on PyPI)")
+    sys.exit(0)
+
+TEMPORARY = Path(tempfile.mkdtemp(prefix="motionclone-blender-"))
+os.environ["BLENDER_USER_RESOURCES"] = str(TEMPORARY / "user")
+os.environ.pop("MOTIONCLONE_LIBRARY", None)
+os.environ.pop("MOTIONCLONE_ONNXRUNTIME", None)
+# Every Python function that another thread runs, by its file.
+elsewhere = set()
+threading.setprofile(lambda frame, event, _: event == "call" and elsewhere.add(frame.f_code.co_filename))
+
+import bpy  # noqa: E402
+import addon_utils  # noqa: E402, I001 -- bpy brings it
+import numpy as np  # noqa: E402
+
+SYSTEM = {"Linux": "linux", "Windows": "windows", "Darwin": "macos"}[platform.system()]
+PLATFORM = f"{SYSTEM}-{'arm64' if platform.machine() in ('arm64', 'aarch64') else 'x64'}"
+MODULE = "bl_ext.user_default.motionclone"
+
+
+def install():
+    """Builds the zip, and installs and enables it."""
+    command = [sys.executable, HERE.parent / "package.py", FOLDER, TEMPORARY / "dist", PLATFORM]
+    file = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    addon_utils.enable("bl_pkg", default_set=True)
+    bpy.ops.extensions.package_install_files(repo="user_default", filepath=file, enable_on_install=True)
+    return sys.modules[MODULE]
+
+
+extension = install()
+from bl_ext.user_default.motionclone import jobs, library, png, properties, session, strips  # noqa: E402
+
+
+def picture(t, width=96, height=64):
+    """A picture with no symmetry: frame t of a clip in which a bar moves."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[..., 0] = np.arange(width) * 2
+    pixels[..., 1] = np.arange(height)[:, None] * 3
+    pixels[10:50, 8 + 6 * t : 20 + 6 * t, 2] = 255
+    return pixels
+
+
+class Case(unittest.TestCase):
+    def setUp(self):
+        bpy.ops.wm.read_homefile(use_empty=True)
+        self.folder = Path(tempfile.mkdtemp(dir=TEMPORARY))
+        bpy.ops.wm.save_as_mainfile(filepath=str(self.folder / "film.blend"))
+        self.preferences = bpy.context.preferences.addons[MODULE].preferences
+        self.preferences.bundle, self.preferences.device = BUNDLE, "CPU"
+        self.preferences.library = ""
+        self.preferences.motions = str(self.folder / "motions")
+        self.scene = bpy.context.scene
+        if hasattr(bpy.context, "workspace") and hasattr(bpy.context.workspace, "sequencer_scene"):
+            bpy.context.workspace.sequencer_scene = self.scene
+        self.scene.render.resolution_x, self.scene.render.resolution_y = 192, 108
+        self.top = strips.collection(self.scene.sequence_editor_create())
+        self.settings = self.scene.motionclone
+        self.set(side=64, frames=4, quality="CUSTOM", steps=2, prompt="a fish")
+
+    def tearDown(self):
+        if jobs.session is not None:
+            jobs.close_session()
+
+    def set(self, **values):
+        for name, value in values.items():
+            setattr(self.settings, name, value)
+
+    def images(self, name="bar", channel=1, at=10, count=8):
+        for t in range(count):
+            (self.folder / f"{t:04}.png").write_bytes(png.encode(picture(t).tobytes(), 96, 64))
+        first = str(self.folder / "0000.png")
+        strip = self.top.new_image(name=name, filepath=first, channel=channel, frame_start=at)
+        for t in range(1, count):
+            strip.elements.append(f"{t:04}.png")
+        self.scene.sequence_editor.active_strip = strip
+        return strip
+
+    def movie(self, name="film", channel=1, at=5):
+        if not shutil.which("ffmpeg"):
+            self.skipTest("there is no ffmpeg to make a movie with")
+        self.images("gone", 9)
+        self.top.remove(self.top["gone"])
+        file = self.folder / "film.mkv"
+        command = ["ffmpeg", "-v", "error", "-framerate", "24", "-i", self.folder / "%04d.png", "-c:v", "ffv1"]
+        subprocess.run([*command, "-pix_fmt", "bgr0", file], check=True)
+        strip = self.top.new_movie(name=name, filepath=str(file), channel=channel, frame_start=at)
+        self.scene.sequence_editor.active_strip = strip
+        return strip
+
+    def effect(self, name, kind, channel, below):
+        strip = strips_new_effect(self.top, name, kind, channel, below)
+        self.scene.sequence_editor.active_strip = strip
+        return strip
+
+    def work(self, limit=120):
+        """Ticks until nothing is to be done; gives the jobs."""
+        before = time.monotonic()
+        while jobs.tick() is not None:
+            self.assertLess(time.monotonic() - before, limit, "a job does not end")
+            time.sleep(0.02)
+        return jobs.session.jobs
+
+    def clone(self):
+        self.assertEqual(bpy.ops.motionclone.clone(), {"FINISHED"})
+        return self.done(self.work()[-1])
+
+    def done(self, job):
+        self.assertEqual((job.state, job.message[:5]), ("DONE", "Done:"), job.message)
+        return job
+
+    def refused(self, operator, *words, **arguments):
+        with self.assertRaises(RuntimeError) as caught:
+            operator(**arguments)
+        for word in words:
+            self.assertIn(word, str(caught.exception))
+
+    def failed(self, *words):
+        self.assertEqual(bpy.ops.motionclone.clone(), {"FINISHED"})
+        job = self.work()[-1]
+        self.assertEqual(job.state, "FAILED")
+        for word in words:
+            self.assertIn(word, job.message)
+
+    def shown(self, strip, number):
+        """What is taken of a strip at a frame, as rows from the top."""
+        clip = strips.frames(self.scene, strip, [number], (512, 512))
+        pixels = np.frombuffer(clip.data, np.uint8).reshape(clip.height, clip.width, 4)
+        return pixels[::-1, :, :3]
+
+
+def strips_new_effect(top, name, kind, channel, below):
+    ends = {"frame_start": strips.start(below)}
+    if "length" in top.bl_rna.functions["new_effect"].parameters:
+        return top.new_effect(name=name, type=kind, channel=channel, length=strips.length(below), input1=below, **ends)
+    return top.new_effect(name=name, type=kind, channel=channel, frame_end=strips.end(below), seq1=below, **ends)
+
+
+class Frames(Case):
+    """Frames are what the sequencer shows."""
+
+    def test_image_strip(self):
+        strip = self.images()
+        for t in (0, 3, 7):
+            np.testing.assert_array_equal(self.shown(strip, 10 + t), picture(t))
+
+    def test_movie_strip(self):
+        strip = self.movie()
+        self.assertEqual((strips.start(strip), strips.length(strip)), (5, 8))
+        for t in (0, 7):
+            difference = np.abs(self.shown(strip, 5 + t).astype(int) - picture(t))
+            self.assertLessEqual(difference.max(), 2)
+
+    def test_crop_place_and_scale(self):
+        strip = self.images()
+        strip.crop.min_x, strip.crop.max_x, strip.crop.min_y, strip.crop.max_y = 5, 21, 4, 8
+        strip.transform.offset_x, strip.transform.offset_y = 31, -12
+        expected = picture(2)[8:60, 5:75]
+        np.testing.assert_array_equal(self.shown(strip, 12), expected)
+        strip.transform.scale_x = strip.transform.scale_y = 1.5
+        got = self.shown(strip, 12)
+        self.assertEqual(got.shape, expected.shape)
+        strip.transform.scale_x = strip.transform.scale_y = 1
+        strip.crop.max_x, strip.crop.max_y = 20, 7
+        got, odd = self.shown(strip, 12), picture(2)[7:60, 5:76]
+        windows = [odd[y : y + 52, x : x + 70] for y in (0, 1) for x in (0, 1)]
+        self.assertTrue(any(np.array_equal(got, window) for window in windows))
+
+    def test_nothing_else_is_seen(self):
+        strip = self.images()
+        other = self.images("above", 2)
+        other.transform.offset_x = 4
+        strip.mute, strip.blend_type = True, "MULTIPLY"
+        np.testing.assert_array_equal(self.shown(strip, 11), picture(1))
+        self.assertTrue(strip.mute)
+        self.assertFalse(other.mute)
+
+    def test_effect_strip(self):
+        strip = self.images()
+        strip.transform.scale_x, strip.transform.scale_y = 2, 108 / 64
+        effect = self.effect("speed", "SPEED", 2, strip)
+        effect.speed_control, effect.speed_factor = "MULTIPLY", 2.0
+        self.assertEqual(self.shown(effect, 10).shape, (108, 192, 3))
+        bar = [int(np.median(np.nonzero(self.shown(effect, n)[54, :, 2] > 128)[0])) for n in (10, 11, 12)]
+        self.assertEqual([round((b - bar[0]) / 12) for b in bar], [0, 2, 4])
+
+    def test_scenes_and_images_are_as_before(self):
+        strip = self.images()
+        # Blender keeps what it rendered last as an image of its own, made by the first render.
+        self.shown(strip, 10)
+        before = [len(data) for data in (bpy.data.scenes, bpy.data.images)]
+        self.shown(strip, 11)
+        self.assertEqual(before, [len(data) for data in (bpy.data.scenes, bpy.data.images)])
+
+    def test_sizes(self):
+        self.assertEqual(strips.fitting_size(100, 100, 512), (512, 512))
+        width, height = strips.fitting_size(1920, 1080, 512)
+        self.assertEqual((width, height), (680, 384))
+        self.assertEqual(strips.spread(10, 25, 4), [10, 15, 20, 25])
+        self.assertEqual(strips.spread(10, 25, 1), [10])
+
+
+class Clones(Case):
+    def test_result_strip(self):
+        reference = self.images()
+        reference.transform.offset_x = 20
+        self.images("in the way", 2, at=17)
+        self.scene.sequence_editor.active_strip = reference
+        job = self.clone()
+        strip = self.top["bar clone"]
+        self.assertEqual((strip.type, strip.channel, strips.start(strip), strips.length(strip)), ("IMAGE", 3, 10, 8))
+        self.assertEqual([e.filename[-8:-4] for e in strip.elements], [f"{i // 2:04}" for i in range(8)])
+        kept = strip["motionclone"].to_dict()
+        self.assertEqual((kept["prompt"], kept["seed"], kept["reference"]), ("a fish", 2025, "bar"))
+        self.assertEqual((kept["width"], kept["height"], kept["steps"]), (80, 64, 2))
+        self.assertTrue(strip.directory.startswith("//motionclone"), strip.directory)
+        # It lies where the reference lies.
+        for got, expected in zip(strips.rectangle(self.scene, strip), (96, 64, 20, 0)):
+            self.assertAlmostEqual(got, expected, 3)
+        texts = png.texts(job.files[0].read_bytes())
+        self.assertEqual(texts["Description"], "a fish")
+        self.assertIn('"seed": 2025', texts["motionclone"])
+
+    def test_same_pixels_as_the_library(self):
+        self.images()
+        job = self.clone()
+        used = {name: job.used[name] for name in job.used}
+        clip = library.Clip(bytearray(b"".join(picture(t).tobytes() for t in (0, 2, 5, 7))), 4, 96, 64)
+        engine = properties.place(bpy.context).engine()
+        native = engine.clone(clip, used)
+        self.assertTrue(native.wait())
+        expected = native.frames()
+        native.close()
+        engine.close()
+        for index, file in enumerate(job.files):
+            about = png.texts(file.read_bytes())
+            self.assertEqual(file.read_bytes(), png.encode(expected.frame(index), 80, 64, about))
+
+    def test_movie_and_timing(self):
+        self.movie()
+        self.set(timing="FRAMES")
+        self.clone()
+        strip = self.top["film clone"]
+        self.assertEqual((strip.channel, strips.start(strip), strips.length(strip)), (2, 5, 4))
+
+    def test_two_do_not_collide_and_queue(self):
+        self.images()
+        for _ in range(2):
+            bpy.ops.motionclone.clone()
+        self.assertEqual([job.ended for job in jobs.session.jobs], [False, False])
+        first, second = [self.done(job) for job in self.work()]
+        self.assertNotEqual(first.files, second.files)
+        self.assertEqual([file.read_bytes() for file in first.files], [file.read_bytes() for file in second.files])
+        self.assertEqual(sorted(s.channel for s in self.top), [1, 2, 3])
+        self.assertEqual(bpy.ops.motionclone.clear(), {"FINISHED"})
+        self.assertEqual(jobs.session.jobs, [])
+
+    def test_batch(self):
+        self.images("one")
+        self.images("two", at=40)
+        for strip in self.top:
+            strip.select = True
+        bpy.ops.motionclone.batch()
+        for job in self.work():
+            self.done(job)
+        self.assertEqual(strips.start(self.top["one clone"]), 10)
+        self.assertEqual(strips.start(self.top["two clone"]), 40)
+
+    def test_regenerate(self):
+        self.images()
+        first = self.clone()
+        self.scene.sequence_editor.active_strip = self.top["bar clone"]
+        self.set(prompt="something else")
+        bpy.ops.motionclone.regenerate(new_seed=False)
+        again = self.done(self.work()[-1])
+        self.assertEqual(first.files[0].read_bytes(), again.files[0].read_bytes())
+        bpy.ops.motionclone.regenerate(new_seed=True)
+        other = self.done(self.work()[-1])
+        self.assertNotEqual(first.files[0].read_bytes(), other.files[0].read_bytes())
+        self.assertEqual(other.used["prompt"], "a fish")
+
+    def test_picture_and_sketch(self):
+        self.images()
+        plain = self.clone().files[0].read_bytes()
+        self.images("sketch", 5)
+        self.set(reference="bar")
+        image = bpy.data.images.load(str(self.folder / "0003.png"))
+        for mode in ("PICTURE", "SKETCH"):
+            self.set(mode=mode, image_strip="", image=None)
+            self.refused(bpy.ops.motionclone.clone, "Choose an image", mode.lower())
+            self.scene.frame_set(13)
+            self.set(image_strip="sketch")
+            from_strip = [file.read_bytes() for file in self.clone().files]
+            self.set(image_strip="", image=image)
+            from_image = [file.read_bytes() for file in self.clone().files]
+            self.assertEqual(from_strip, from_image, mode)
+            self.assertNotEqual(plain, from_image[0], mode)
+
+    def test_motion_library(self):
+        self.images()
+        bpy.ops.motionclone.extract(title="Way: of the bar")
+        job = self.work()[-1]
+        self.assertEqual(job.state, "DONE", job.message)
+        ((folder, text),) = jobs.motions(bpy.context)
+        self.assertIn("Way: of the bar", text)
+        self.assertEqual(folder.name, "Way-of-the-bar-001")
+        self.assertTrue((folder / "thumbnail.png").read_bytes().startswith(png.SIGNATURE))
+        jobs.motion_icon(folder)
+        self.assertIn(str(folder / "thumbnail.png"), jobs.icons)
+        bpy.ops.motionclone.apply(folder=str(folder))
+        job = self.done(self.work()[-1])
+        self.assertEqual(self.top["bar clone"]["motionclone"]["motion"], str(folder / "motion.safetensors"))
+        self.set(mode="PICTURE")
+        self.refused(bpy.ops.motionclone.apply, "Text", folder=str(folder))
+
+    def test_text_block_and_preview(self):
+        self.images()
+        text = bpy.data.texts.new("prompt")
+        text.write("two\nlines")
+        self.set(prompt_text=text)
+        job = self.clone()
+        self.assertEqual(job.used["prompt"], "two lines")
+        self.assertGreater(job.previews, 0)
+        self.assertEqual((job.preview.width, job.preview.height), (10, 8))
+        # Without windows Blender numbers no icons, and keeps their pixels all the same.
+        jobs.preview_icon(job)
+        (icon,) = jobs.icons.values()
+        self.assertEqual(tuple(icon.image_size), (10, 8))
+
+    def test_save_and_reopen(self):
+        self.images()
+        self.clone()
+        bpy.ops.wm.save_mainfile()
+        bpy.ops.wm.open_mainfile(filepath=str(self.folder / "film.blend"))
+        scene = bpy.context.scene
+        strip = strips.find(scene, "bar clone")
+        self.assertEqual(strip["motionclone"]["prompt"], "a fish")
+        self.assertEqual(scene.motionclone.prompt, "a fish")
+        self.assertTrue(Path(bpy.path.abspath(strip.directory), strip.elements[0].filename).is_file())
+
+    def test_another_file_is_left_alone(self):
+        self.images()
+        bpy.ops.motionclone.clone()
+        bpy.ops.wm.read_homefile(use_empty=True)
+        job = self.work()[-1]
+        self.assertEqual(job.state, "FAILED")
+        self.assertIn("Another file", job.message)
+        self.assertTrue(job.files[0].is_file())
+        self.assertIn(str(job.files[0].parent), job.message)
+
+
+class Ends(Case):
+    def test_cancel(self):
+        self.images()
+        self.set(steps=500)
+        for _ in range(2):
+            bpy.ops.motionclone.clone()
+        while jobs.session.jobs[0].step < 1:
+            jobs.tick()
+        bpy.ops.motionclone.cancel(index=1)
+        bpy.ops.motionclone.cancel()
+        self.assertEqual([job.state for job in self.work(20)], ["CANCELLED"] * 2)
+        self.assertEqual(len(self.top), 1)
+        results = self.folder / "motionclone"
+        self.assertEqual(list(results.iterdir()) if results.exists() else [], [])
+        self.set(steps=2)
+        self.clone()
+
+    def test_unregister_with_a_job_running(self):
+        self.images()
+        self.set(steps=500)
+        bpy.ops.motionclone.clone()
+        while jobs.session.jobs[0].step < 1:
+            jobs.tick()
+        self.assertTrue(bpy.app.timers.is_registered(jobs.tick))
+        tick = jobs.tick
+        addon_utils.disable(MODULE)
+        try:
+            self.assertIsNone(jobs.session)
+            self.assertFalse(bpy.app.timers.is_registered(tick))
+            self.assertFalse(hasattr(bpy.types.Scene, "motionclone"))
+            self.assertFalse([t for t in threading.enumerate() if t.name.startswith("motionclone")])
+        finally:
+            addon_utils.enable(MODULE)
+        self.set(steps=2) if hasattr(self.scene, "motionclone") else self.fail("not registered again")
+
+
+class Errors(Case):
+    def test_no_bundle(self):
+        self.images()
+        self.preferences.bundle = ""
+        self.failed("No bundle is chosen", "preferences")
+        self.preferences.bundle = str(self.folder / "nothing here")
+        self.failed("nothing here")
+        self.refused(bpy.ops.motionclone.test, "nothing here")
+
+    def test_library_missing(self):
+        self.images()
+        self.preferences.library = str(self.folder / "gone.so")
+        self.failed("gone.so", "preferences")
+        self.refused(bpy.ops.motionclone.test, "gone.so")
+
+    def test_wrong_library_version(self):
+        if not shutil.which("cc"):
+            self.skipTest("there is no C compiler")
+        source, file = self.folder / "wrong.c", self.folder / library.FILE_NAME
+        source.write_text(
+            'const char *motionclone_version(void) { return "9.1.2"; }\n'
+            "unsigned motionclone_abi_version(void) { return 77; }"
+        )
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", file, source], check=True)
+        self.images()
+        self.preferences.library = str(file)
+        self.failed("9.1.2", "77")
+
+    def test_strips_that_do_not_do(self):
+        self.refused(bpy.ops.motionclone.clone, "Select the strip")
+        self.images(count=1)
+        self.refused(bpy.ops.motionclone.clone, "one frame")
+        self.set(reference="nobody")
+        self.refused(bpy.ops.motionclone.clone, "nobody")
+
+    def test_file_that_was_never_saved(self):
+        bpy.ops.wm.read_homefile(use_empty=True)
+        scene = bpy.context.scene
+        if hasattr(bpy.context.workspace, "sequencer_scene"):
+            bpy.context.workspace.sequencer_scene = scene
+        self.scene, self.top = scene, strips.collection(scene.sequence_editor_create())
+        self.images()
+        self.refused(bpy.ops.motionclone.clone, "Save the file first")
+
+    def test_refused_by_the_library(self):
+        self.images()
+        self.set(frames=64)
+        self.failed("64")
+
+    def test_the_test_button(self):
+        self.assertEqual(bpy.ops.motionclone.test(), {"FINISHED"})
+        self.assertTrue(any("CPU" in line for line in jobs.test_lines), jobs.test_lines)
+
+
+class ZThreads(Case):
+    """Last: what ran on other threads in all the tests above."""
+
+    def test_blender_is_left_alone_by_other_threads(self):
+        ours = {Path(file).name for file in elsewhere if MODULE.split(".")[-1] in Path(file).parts}
+        self.assertIn("session.py", ours)
+        self.assertLessEqual(ours, {"session.py", "library.py", "png.py"})
+        for module in (session, library, png):
+            self.assertNotIn("import bpy", Path(module.__file__).read_text())
+
+
+if __name__ == "__main__":
+    print("Blender", bpy.app.version_string)
+    try:
+        unittest.main()
+    finally:
+        shutil.rmtree(TEMPORARY, ignore_errors=True)
