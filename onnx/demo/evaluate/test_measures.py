@@ -52,6 +52,16 @@ class Directions(unittest.TestCase):
                 self.assertFalse(flow.follows(fact, MOTION[name], flow.Motion(noisy)))
 
 
+    def test_flicker_does_not_follow(self):
+        for seed in range(3):
+            spots = np.random.default_rng(seed).random((16, 128, 128, 3))
+            blurred = np.stack([cv2.GaussianBlur(frame, (0, 0), 4) for frame in spots])
+            flicker = np.clip((blurred - 0.5) * 2000 + 128, 0, 255).astype(np.uint8)
+            motion = flow.Motion(flicker)
+            followed = [name for name, fact in TRUTH.items() if flow.follows(fact, MOTION[name], motion)]
+            self.assertEqual(followed, [])
+
+
 class Fidelity(unittest.TestCase):
     def test_a_clip_is_like_itself(self):
         for name, own in TRACKS.items():

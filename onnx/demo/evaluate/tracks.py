@@ -21,7 +21,7 @@ SHORTEST = 6  # frames
 
 class Tracks:
     """Moving points of a grid over the first frame, followed along the clip's flow: where they `begin` `[tracks, 2]`,
-    their unit `directions` `[tracks, frames - 1, 2]`, and at which frames they are `known`, still in view. `speed` is
+    their unit `directions` `[tracks, frames - 1, 2]`, and at which frames these are `known`. `speed` is
     the mean of all points, still ones too, in pixels a frame."""
 
     def __init__(self, motion):
@@ -29,23 +29,24 @@ class Tracks:
         line_x, line_y = np.arange(STEP / 2, width, STEP), np.arange(STEP / 2, height, STEP)
         place = np.stack(np.meshgrid(line_x, line_y), axis=-1).reshape(-1, 2).astype(np.float32)
         begin = place
-        path, seen = [place], []
+        path, known = [place], []
         inside = np.ones(len(place), bool)
         for k in range(pairs):
             move = cv2.remap(motion.flow[k].astype(np.float32), place[:, None], None, cv2.INTER_LINEAR)[:, 0]
-            seen.append(inside.copy())
+            x, y = np.clip(np.round(place), 0, [width - 1, height - 1]).astype(int).T
+            known.append(inside & motion.known[k, y, x])
             place = place + np.where(inside[:, None], move, 0)
             path.append(place)
             inside &= (place >= 0).all(1) & (place[:, 0] <= width - 1) & (place[:, 1] <= height - 1)
-        path, seen = np.stack(path, 1), np.stack(seen, 1)
-        moves, frames = np.diff(path, axis=1), seen.sum(1)
+        path, known = np.stack(path, 1), np.stack(known, 1)
+        moves, frames = np.diff(path, axis=1), known.sum(1)
         # Over several frames, so that noise does not count as motion.
         stride = np.linalg.norm(path[:, STRIDE:] - path[:, :-STRIDE], axis=-1) / STRIDE
         rate = stride.sum(1) / np.maximum(frames - STRIDE + 1, 1)
         self.speed = float(rate.mean())
         kept = (rate > STILL) & (frames >= SHORTEST)
         directions = moves / np.maximum(np.linalg.norm(moves, axis=-1), 1e-6)[..., None]
-        self.begin, self.directions, self.known = begin[kept], directions[kept], seen[kept]
+        self.begin, self.directions, self.known = begin[kept], directions[kept], known[kept]
 
 
 def likeness(reference, result):
