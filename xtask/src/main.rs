@@ -83,14 +83,23 @@ fn test() -> Result<()> {
     Ok(())
 }
 
-/// The tests of the plugins that are written in Python, with the program and the bundle that the demo has made.
+/// The tests of the plugins that are written in Python, with the program, the library and the bundle that the demo has
+/// made. Blender's own are for machines that have it as a Python module.
 fn plugins(tools: &Tools) -> Result<()> {
-    let mut tests = Command::new(setup::PYTHON);
-    tests.args(["-m", "unittest", "discover", "--start-directory", "plugins/resolve/tests"]).current_dir(root());
-    tools.apply(&mut tests);
-    let program = target().join("release").join(format!("motionclone{}", std::env::consts::EXE_SUFFIX));
-    tests.env("MOTIONCLONE_PROGRAM", program).env("MOTIONCLONE_TEST_BUNDLE", target().join("motionclone/demo/bundle"));
-    run(tests.env("PYTHONDONTWRITEBYTECODE", "1"))
+    let built = target().join("release");
+    let bundle = target().join("motionclone/demo/bundle");
+    let tests = |words: &[&str]| {
+        let mut command = Command::new(setup::PYTHON);
+        command.args(words).current_dir(root()).env("PYTHONDONTWRITEBYTECODE", "1");
+        tools.apply(&mut command);
+        command
+    };
+    let mut resolve = tests(&["-m", "unittest", "discover", "--start-directory", "plugins/resolve/tests"]);
+    let program = built.join(format!("motionclone{}", std::env::consts::EXE_SUFFIX));
+    run(resolve.env("MOTIONCLONE_PROGRAM", program).env("MOTIONCLONE_TEST_BUNDLE", &bundle))?;
+    let mut blender = tests(&["plugins/blender/tests/test_library.py"]);
+    let library = format!("{}motionclone{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
+    run(blender.env("MOTIONCLONE_LIBRARY", built.join(library)).env("MOTIONCLONE_BUNDLE", &bundle))
 }
 
 /// Writes the C header: the test that compares it can also write it.
