@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use motionclone_onnx::graph::{Graph, portable, write};
+use motionclone_onnx::graph::{Element, Graph, Layout, portable, write};
 use motionclone_onnx::manifest::{Manifest, TOKENIZER_FOLDER, WEIGHTS_FILE};
 use motionclone_onnx::model::config::ControlKind;
 use motionclone_onnx::model::unet3d::{self, UnetShape};
@@ -12,6 +12,7 @@ use motionclone_onnx::weights::WeightIndex;
 
 use crate::error::{Error, Result};
 use crate::session::{Network, RunSettings, Runtime};
+use crate::settings::Settings;
 use crate::text::Tokenizer;
 
 /// An opened bundle.
@@ -97,6 +98,32 @@ impl Bundle {
         &self.folder
     }
 
+    /// The sizes of a run's autoencoder.
+    pub fn vae_shape(&self, settings: &Settings) -> VaeShape {
+        let unit = self.manifest.vae.downscale();
+        VaeShape {
+            height: settings.height / unit,
+            width: settings.width / unit,
+            precision: Element::Float32,
+            layout: Layout::ChannelsFirst,
+        }
+    }
+
+    /// The sizes of a run's UNet, with the residuals of a control or without.
+    pub fn unet_shape(&self, settings: &Settings, control: Option<ControlKind>) -> UnetShape {
+        let VaeShape { height, width, precision, layout } = self.vae_shape(settings);
+        UnetShape {
+            batch: 1,
+            frames: settings.frames,
+            height,
+            width,
+            tokens: self.manifest.text_encoder.max_positions,
+            control,
+            precision,
+            layout,
+        }
+    }
+
     /// A network's graph, in standard operators.
     ///
     /// # Errors
@@ -104,9 +131,7 @@ impl Bundle {
     pub fn graph(&self, key: &NetworkKey) -> Result<Graph> {
         let (weights, manifest) = (&self.weights, &self.manifest);
         let graph = match key {
-            NetworkKey::TextEncoder => {
-                clip::text_encoder(weights, &manifest.text_encoder, motionclone_onnx::graph::Element::Float32)
-            }
+            NetworkKey::TextEncoder => clip::text_encoder(weights, &manifest.text_encoder, Element::Float32),
             NetworkKey::VaeEncoder(shape) => vae::encoder(weights, &manifest.vae, shape),
             NetworkKey::VaeDecoder(shape) => vae::decoder(weights, &manifest.vae, shape),
             NetworkKey::Control(kind, shape) => {

@@ -109,29 +109,12 @@ impl Engine {
 
     /// The sizes of a run's autoencoder.
     pub fn vae_shape(&self, settings: &Settings) -> VaeShape {
-        let unit = self.bundle.manifest.vae.downscale();
-        VaeShape {
-            height: settings.height / unit,
-            width: settings.width / unit,
-            precision: Element::Float32,
-            layout: Layout::ChannelsFirst,
-        }
+        self.bundle.vae_shape(settings)
     }
 
     /// The sizes of a run's UNet.
     pub fn unet_shape(&self, settings: &Settings) -> UnetShape {
-        let manifest = &self.bundle.manifest;
-        let VaeShape { height, width, precision, layout } = self.vae_shape(settings);
-        UnetShape {
-            batch: 1,
-            frames: settings.frames,
-            height,
-            width,
-            tokens: manifest.text_encoder.max_positions,
-            control: settings.control.as_ref().map(|c| c.kind),
-            precision,
-            layout,
-        }
+        self.bundle.unet_shape(settings, settings.control.as_ref().map(|c| c.kind))
     }
 
     /// A prompt's text embeddings `[1, tokens, c]`, and the part of the prompt that did not fit.

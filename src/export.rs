@@ -4,11 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use motionclone_onnx::graph::{Element, Layout};
 use motionclone_onnx::manifest::WEIGHTS_FILE;
-use motionclone_onnx::model::config::ControlKind;
-use motionclone_onnx::model::unet3d::UnetShape;
-use motionclone_onnx::model::vae::VaeShape;
 use motionclone_onnx::unfinished;
 
 use crate::bundle::{Bundle, NetworkKey};
@@ -18,23 +14,11 @@ use crate::settings::Settings;
 
 /// Every network that runs with these sizes and guided blocks need: text, pictures and sketches.
 pub fn networks(bundle: &Bundle, settings: &Settings) -> Vec<NetworkKey> {
-    let manifest = &bundle.manifest;
-    let unit = manifest.vae.downscale();
-    let (height, width) = (settings.height / unit, settings.width / unit);
-    let vae = VaeShape { height, width, precision: Element::Float32, layout: Layout::ChannelsFirst };
+    let vae = bundle.vae_shape(settings);
     let mut keys = vec![NetworkKey::TextEncoder, NetworkKey::VaeEncoder(vae), NetworkKey::VaeDecoder(vae)];
-    let controls: Vec<ControlKind> = manifest.controls.keys().copied().collect();
-    for control in std::iter::once(None).chain(controls.into_iter().map(Some)) {
-        let shape = UnetShape {
-            batch: 1,
-            frames: settings.frames,
-            height,
-            width,
-            tokens: manifest.text_encoder.max_positions,
-            control,
-            precision: Element::Float32,
-            layout: Layout::ChannelsFirst,
-        };
+    let controls = bundle.manifest.controls.keys().copied();
+    for control in std::iter::once(None).chain(controls.map(Some)) {
+        let shape = bundle.unet_shape(settings, control);
         keys.extend(control.map(|kind| NetworkKey::Control(kind, shape.clone())));
         keys.push(NetworkKey::Extractor(shape.clone(), settings.blocks.clone()));
         keys.push(NetworkKey::Guided(shape.clone(), settings.blocks.clone()));
