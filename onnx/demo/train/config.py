@@ -50,9 +50,9 @@ UNET, VAE, TEXT = UnetSize(), VaeSize(), TextSize()
 POOL = 49152  # clips drawn and encoded once
 SEED = 20
 PHASES = {
-    "vae": Phase(5500, 64, 1e-3, 0.999),
+    "vae": Phase(4000, 64, 1e-3, 0.999),
     "images": Phase(5300, 512, 1e-3, 0.999),
     "clips": Phase(7700, 32, 1e-3, 0.999),
-    "rgb": Phase(1900, 24, 1e-3, 0.998),
-    "scribble": Phase(1700, 24, 1e-3, 0.998),
+    "rgb": Phase(2000, 24, 1e-3, 0.998),
+    "scribble": Phase(2100, 24, 1e-3, 0.998),
 }
