@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use motionclone_onnx::graph::{Element, Graph, Layout, portable, write};
-use motionclone_onnx::manifest::{Manifest, TOKENIZER_FOLDER, WEIGHTS_FILE};
+use motionclone_onnx::manifest::{MANIFEST_FILE, Manifest, TOKENIZER_FOLDER, WEIGHTS_FILE};
 use motionclone_onnx::model::config::ControlKind;
 use motionclone_onnx::model::unet3d::{self, UnetShape};
 use motionclone_onnx::model::vae::{self, VaeShape};
@@ -11,7 +11,7 @@ use motionclone_onnx::model::{clip, sparsectrl};
 use motionclone_onnx::weights::WeightIndex;
 
 use crate::error::{Error, Result};
-use crate::session::{Network, RunSettings, Runtime};
+use crate::session::{Network, RunSettings, Runtime, own_folders};
 use crate::settings::Settings;
 use crate::text::Tokenizer;
 
@@ -62,6 +62,34 @@ impl NetworkKey {
 
 fn with_control(name: &str, shape: &UnetShape) -> String {
     shape.control.map_or_else(|| name.into(), |kind| format!("{name}_{}", kind.name()))
+}
+
+/// The environment variable that names the bundle to use where none is given.
+pub const BUNDLE_VARIABLE: &str = "MOTIONCLONE_BUNDLE";
+
+/// Where the embedded bundle lies, seen from the folder of this library or program.
+const EMBEDDED: [&str; 2] = ["motionclone-bundle", "../share/motionclone/bundle"];
+
+/// The bundle for when none is named: that of [`BUNDLE_VARIABLE`], or the small one that comes with the library: the
+/// folder `motionclone-bundle` beside it or beside the program, or `share/motionclone/bundle` above.
+///
+/// # Errors
+/// When there is none.
+pub fn embedded() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os(BUNDLE_VARIABLE) {
+        return Ok(path.into());
+    }
+    let folders = own_folders();
+    let places = folders.iter().flat_map(|folder| EMBEDDED.map(|place| folder.join(place)));
+    if let Some(path) = places.into_iter().find(|path| path.join(MANIFEST_FILE).is_file()) {
+        return std::path::absolute(&path).map_err(|e| Error::io(&path, e));
+    }
+    let folders: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
+    Err(Error::input(format!(
+        "no bundle was named, and the embedded one, a folder {}, is not in {}; name a bundle, or set {BUNDLE_VARIABLE}",
+        EMBEDDED[0],
+        folders.join(" or ")
+    )))
 }
 
 impl Bundle {

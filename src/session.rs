@@ -150,11 +150,8 @@ fn find_library(given: Option<&Path>) -> Result<PathBuf> {
         }
         return absolute(&path);
     }
-    let mut folders: Vec<PathBuf> = own_folder().into_iter().collect();
-    if let Ok(program) = std::env::current_exe() {
-        let folder = program.parent().unwrap_or(Path::new("/"));
-        folders.extend([folder.to_path_buf(), folder.with_file_name("lib")]);
-    }
+    let mut folders = own_folders();
+    folders.extend(folders.last().map(|program| program.with_file_name("lib")));
     let files = folders.iter().flat_map(|folder| LIBRARY_NAMES.iter().map(|name| folder.join(name)));
     if let Some(path) = files.into_iter().find(|path| path.is_file()) {
         return absolute(&path);
@@ -166,6 +163,12 @@ fn find_library(given: Option<&Path>) -> Result<PathBuf> {
         LIBRARY_NAMES[0],
         folders.join(", ")
     )))
+}
+
+/// The folders of this shared library and of the program, the program's last.
+pub(crate) fn own_folders() -> Vec<PathBuf> {
+    let program = std::env::current_exe().ok().and_then(|program| program.parent().map(Path::to_path_buf));
+    own_folder().into_iter().chain(program).collect()
 }
 
 /// The folder of the file that this code was loaded from: the shared library, or the program that it is linked into.

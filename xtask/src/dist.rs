@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::setup::{self, Runtime};
-use crate::{Result, cargo, output, root, run, target};
+use crate::{Result, cargo, copy, embedded, make_parent, output, root, run, target};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The number in the library's file name, that of the ABI.
@@ -80,6 +80,7 @@ pub fn build(options: &Options) -> Result<()> {
         write(&tree.join(place), &text.replace("@VERSION@", VERSION).replace("@ABI@", ABI))?;
     }
     copy_onnxruntime(&onnxruntime, &tree)?;
+    embedded::copy_to(&tree.join("share/motionclone/bundle"))?;
     copy_documents(&tree, &onnxruntime)?;
     println!("{}", tree.display());
     if options.archive {
@@ -197,20 +198,9 @@ fn copy_crate_licences(licences: &Path) -> Result<()> {
     write(&licences.join("crates.txt"), &list)
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    make_parent(to)?;
-    // What a link leads to, not the link.
-    fs::copy(from, to).map(drop).map_err(|e| format!("{}: {e}", from.display()))
-}
-
 fn write(path: &Path, text: &str) -> Result<()> {
     make_parent(path)?;
     fs::write(path, text).map_err(|e| format!("{}: {e}", path.display()))
-}
-
-fn make_parent(path: &Path) -> Result<()> {
-    let parent = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).map_err(|e| format!("{}: {e}", parent.display()))
 }
 
 #[cfg(unix)]

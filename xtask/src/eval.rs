@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::setup::{self, Runtime};
-use crate::{Result, cargo, root, run, target};
+use crate::{Result, cargo, embedded, root, run, target};
 
 /// Clones the reference clips and measures the clones; a quick evaluation takes a few of them.
 ///
@@ -12,7 +12,7 @@ use crate::{Result, cargo, root, run, target};
 /// When a tool is missing, a clone fails, or the figures do not reach what is asked of the embedded model.
 pub fn evaluate(quick: bool, bundle: Option<&Path>) -> Result<()> {
     let scripts = scripts();
-    let bundle = bundle.map_or_else(|| root().join("onnx/demo/bundle"), Path::to_path_buf);
+    let bundle = bundle.map_or_else(embedded::bundle, Path::to_path_buf);
     if !bundle.join("manifest.json").is_file() {
         return Err(format!("{}: no bundle; name one with --bundle FOLDER", bundle.display()));
     }

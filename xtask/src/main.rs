@@ -2,6 +2,7 @@
 
 mod demo;
 mod dist;
+mod embedded;
 mod eval;
 mod licences;
 mod setup;
@@ -16,7 +17,7 @@ use setup::{Runtime, Tools};
 type Result<T, E = String> = std::result::Result<T, E>;
 
 const USAGE: &str = "\
-cargo xtask demo [--cuda]   build, set up, and clone the motion of a clip drawn here into out/demo
+cargo xtask demo [--cuda]   build, set up, and clone the motion of three clips into out/demo
 cargo xtask test            set up and run every check and test
 cargo xtask bench           time the steps and measure memory on this machine's CPU
 cargo xtask eval [--quick] [--bundle FOLDER]
@@ -32,8 +33,8 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match arguments.as_slice() {
-        ["demo"] => setup::tools(Runtime::Cpu).and_then(|tools| demo::clone_a_drawn_clip(&tools)),
-        ["demo", "--cuda"] => setup::tools(Runtime::Cuda).and_then(|tools| demo::clone_a_drawn_clip(&tools)),
+        ["demo"] => setup::tools(Runtime::Cpu).and_then(|tools| demo::clone_three_motions(&tools)),
+        ["demo", "--cuda"] => setup::tools(Runtime::Cuda).and_then(|tools| demo::clone_three_motions(&tools)),
         ["test"] => test(),
         ["bench"] => setup::tools(Runtime::Cpu).and_then(|tools| bench(&tools)),
         ["eval"] => eval::evaluate(false, None),
@@ -76,18 +77,18 @@ fn test() -> Result<()> {
     let mut tests = cargo(&["test", "--release", "--workspace"]);
     tools.apply(&mut tests);
     run(tests.env("PYTHONPATH", python))?;
-    demo::clone_a_drawn_clip(&tools)?;
+    demo::clone_three_motions(&tools)?;
     plugins(&tools)?;
     eval::test()?;
     println!("all checks and tests passed in {:.0} s", start.elapsed().as_secs_f64());
     Ok(())
 }
 
-/// The tests of the plugins that are written in Python, with the program, the library and the bundle that the demo has
-/// made. Blender's own are for machines that have it as a Python module.
+/// The tests of the plugins that are written in Python, with the program, the library and the embedded bundle. Blender's
+/// own are for machines that have it as a Python module.
 fn plugins(tools: &Tools) -> Result<()> {
     let built = target().join("release");
-    let bundle = target().join("motionclone/demo/bundle");
+    let bundle = embedded::bundle();
     let tests = |words: &[&str]| {
         let mut command = Command::new(setup::PYTHON);
         command.args(words).current_dir(root()).env("PYTHONDONTWRITEBYTECODE", "1");
@@ -132,6 +133,17 @@ fn run(command: impl std::borrow::BorrowMut<Command>) -> Result<()> {
     println!("$ {shown}");
     let status = command.status().map_err(|e| format!("{shown}: {e}"))?;
     if status.success() { Ok(()) } else { Err(format!("{shown}: {status}")) }
+}
+
+/// Copies a file into a folder, which is made; what a link leads to, not the link.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    make_parent(to)?;
+    std::fs::copy(from, to).map(drop).map_err(|e| format!("{}: {e}", from.display()))
+}
+
+fn make_parent(path: &Path) -> Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent).map_err(|e| format!("{}: {e}", parent.display()))
 }
 
 /// Runs a command and gives its output.

@@ -1,12 +1,13 @@
 //! The configuration files that come with checkpoints: diffusers' `config.json`s, AnimateDiff's model config and
 //! SparseCtrl's, as YAML or JSON. Only what tensor shapes do not tell is read.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::manifest::{BetaSchedule, ScheduleConfig};
+use crate::manifest::{BetaSchedule, Defaults, ScheduleConfig};
 use crate::{Error, Result};
 
 /// Longest configuration file that is read; the index of a checkpoint in parts is the longest kind.
@@ -169,6 +170,20 @@ pub fn read_yaml<T: DeserializeOwned>(path: &Path) -> Result<T> {
         let line = message.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().to_string();
         Error::input(format!("not a valid configuration: {line}")).with_path(path)
     })
+}
+
+/// A bundle's defaults. A name that is none of them is a mistake, not something to pass over.
+pub fn read_defaults(path: &Path) -> Result<Defaults> {
+    let known = serde_json::to_value(Defaults::default()).map_err(|e| Error::input(e.to_string()))?;
+    let given: BTreeMap<String, serde_json::Value> = read_yaml(path)?;
+    let known: Vec<&String> = known.as_object().into_iter().flat_map(|fields| fields.keys()).collect();
+    if let Some(name) = given.keys().find(|name| !known.contains(name)) {
+        let known: Vec<&str> = known.iter().map(|name| name.as_str()).collect();
+        return Err(
+            Error::input(format!("{name} is no setting with a default; they are {}", known.join(", "))).with_path(path)
+        );
+    }
+    read_yaml(path)
 }
 
 fn read_text(path: &Path) -> Result<String> {

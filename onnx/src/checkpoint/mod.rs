@@ -63,6 +63,11 @@ pub struct ImportOptions {
     pub model_config: Option<PathBuf>,
     /// SparseCtrl's config (`controlnet_additional_kwargs`, or entries `rgb` and `scribble`), YAML or JSON.
     pub sparsectrl_config: Option<PathBuf>,
+    /// What a run of this bundle uses where the user says nothing: any of [`Defaults`]' fields, YAML or JSON; the
+    /// published values for the others.
+    pub defaults: Option<PathBuf>,
+    /// The bundle's name; that of the model's file unless given.
+    pub name: Option<String>,
     /// Element type of the weights.
     pub precision: Precision,
     /// The bundle's folder.
@@ -182,7 +187,9 @@ fn plan(options: &ImportOptions) -> Result<Planned> {
 
     let manifest = Manifest {
         format: FORMAT,
-        name: options.dreambooth.as_deref().unwrap_or(base).file_stem().unwrap_or_default().display().to_string(),
+        name: options.name.clone().unwrap_or_else(|| {
+            options.dreambooth.as_deref().unwrap_or(base).file_stem().unwrap_or_default().display().to_string()
+        }),
         fingerprint: String::new(),
         sources,
         text_encoder,
@@ -191,7 +198,7 @@ fn plan(options: &ImportOptions) -> Result<Planned> {
         adapter: options.adapter.is_some(),
         controls,
         schedule,
-        defaults: Defaults::default(),
+        defaults: options.defaults.as_deref().map_or_else(|| Ok(Defaults::default()), config::read_defaults)?,
         preview: None,
     };
     Ok(Planned { plan, manifest, warnings })

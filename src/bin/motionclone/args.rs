@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use motionclone::bundle;
 use motionclone::frames::Frames;
 use motionclone::onnx::checkpoint::Precision;
 use motionclone::onnx::manifest::{Defaults, Manifest};
@@ -71,6 +72,13 @@ pub struct Import {
     /// Folder with vocab.json and merges.txt; looked for in and beside the base unless given.
     #[arg(long, value_name = "DIR")]
     pub tokenizer: Option<PathBuf>,
+    /// What clones use where nothing is said, YAML or JSON, by the names in a bundle's manifest; the published values
+    /// for what the file leaves out.
+    #[arg(long, value_name = "FILE")]
+    pub defaults: Option<PathBuf>,
+    /// The bundle's name; that of the model's file unless given.
+    #[arg(long)]
+    pub name: Option<String>,
     /// Precision of the bundle's weights: keep (as they are), f16 or f32.
     #[arg(long, value_name = "PRECISION", default_value = "keep")]
     pub dtype: Precision,
@@ -161,9 +169,8 @@ pub struct Run {
 
 #[derive(Debug, Args)]
 pub struct Export {
-    /// The bundle.
-    #[arg(long, value_name = "BUNDLE")]
-    pub bundle: PathBuf,
+    #[command(flatten)]
+    pub bundle: BundleArgs,
     /// Pixels of the clips that the graphs are for.
     #[arg(long, value_name = "WxH", value_parser = size)]
     pub size: (usize, usize),
@@ -180,17 +187,34 @@ pub struct Export {
 
 #[derive(Debug, Args)]
 pub struct Doctor {
-    /// Look into this bundle too.
+    /// Look into this bundle, instead of the embedded one.
     #[arg(long, value_name = "BUNDLE")]
     pub bundle: Option<PathBuf>,
+}
+
+/// The model.
+#[derive(Debug, Args)]
+pub struct BundleArgs {
+    /// The model, as made by `import`; the small embedded one unless given.
+    #[arg(long, value_name = "BUNDLE")]
+    bundle: Option<PathBuf>,
+}
+
+impl BundleArgs {
+    /// The bundle's folder.
+    ///
+    /// # Errors
+    /// When none was named and the embedded model is not there.
+    pub fn folder(&self) -> Result<PathBuf> {
+        self.bundle.clone().map_or_else(bundle::embedded, Ok)
+    }
 }
 
 /// Model and device.
 #[derive(Debug, Args)]
 pub struct EngineArgs {
-    /// The model, as made by `import`.
-    #[arg(long, value_name = "BUNDLE")]
-    pub bundle: PathBuf,
+    #[command(flatten)]
+    pub bundle: BundleArgs,
     /// Where to compute: auto, cpu, or cuda:N.
     #[arg(long, default_value = "auto", value_parser = device)]
     pub device: Device,

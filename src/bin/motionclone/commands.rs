@@ -35,6 +35,8 @@ pub fn import(args: Import, work: &mut Work) -> Result<()> {
         sparsectrl_scribble: args.sparsectrl_scribble,
         model_config: args.model_config,
         sparsectrl_config: args.sparsectrl_config,
+        defaults: args.defaults,
+        name: args.name,
         precision: args.dtype,
         out: args.out,
     };
@@ -58,7 +60,7 @@ pub fn import(args: Import, work: &mut Work) -> Result<()> {
 pub fn clone(args: CloneClip, work: &mut Work) -> Result<()> {
     let outputs = args.out.iter().map(|path| Output::prepare(path)).collect::<Result<Vec<_>>>()?;
     args.contact_sheet.as_deref().map(check_contact_sheet).transpose()?;
-    let manifest = Manifest::read(&args.engine.bundle)?;
+    let manifest = Manifest::read(&args.engine.bundle.folder()?)?;
     let settings = args.settings(&manifest)?;
     let motion = args.motion.as_deref().map(|path| load_motion(path, &manifest, &settings)).transpose()?;
     let clip = args.reference.as_deref().map(|path| work.clip(path)).transpose()?;
@@ -80,7 +82,7 @@ pub fn extract(args: Extract, work: &mut Work) -> Result<()> {
         return Err(Error::input("a motion file ends in .safetensors").with_path(&args.out));
     }
     output::check_writable(&args.out)?;
-    let manifest = Manifest::read(&args.engine.bundle)?;
+    let manifest = Manifest::read(&args.engine.bundle.folder()?)?;
     let settings = args.settings(&manifest)?;
     let clip = work.clip(&args.reference)?;
     let frames = work.sample(&clip, &settings)?;
@@ -93,7 +95,7 @@ pub fn extract(args: Extract, work: &mut Work) -> Result<()> {
 
 /// Writes a bundle's graphs as files.
 pub fn export(args: &Export, work: &mut Work) -> Result<()> {
-    let bundle = Bundle::open(&args.bundle)?;
+    let bundle = Bundle::open(&args.bundle.folder()?)?;
     let settings = args.settings(&bundle.manifest.defaults);
     let Work { terminal, cancel } = work;
     let files = motionclone::export::export(&bundle, &settings, &args.out, cancel, &mut |done, total| {
@@ -114,7 +116,7 @@ struct Planned {
 
 /// Runs a published configuration over its list.
 pub fn run(args: Run, work: &mut Work) -> Result<()> {
-    let manifest = Manifest::read(&args.engine.bundle)?;
+    let manifest = Manifest::read(&args.engine.bundle.folder()?)?;
     let terminal = &mut work.terminal;
     let configuration = Configuration::read(&args.inference_config, &mut |warning| terminal.warn(warning))?;
     let examples = Example::read_all(&args.examples, &mut |warning| terminal.warn(warning))?;

@@ -38,7 +38,21 @@ pub fn doctor(args: &Doctor) -> Result<()> {
         Some(folder) => show("kept motions", folder.display()),
         None => show("kept motions", "no cache folder is known"),
     }
-    args.bundle.as_deref().map_or(Ok(()), bundle)
+    match &args.bundle {
+        Some(folder) => bundle(folder),
+        None => embedded(),
+    }
+}
+
+/// The bundle that is used where none is named; that there is none is a line.
+fn embedded() -> Result<()> {
+    match motionclone::bundle::embedded() {
+        Ok(folder) => bundle(&folder),
+        Err(error) => {
+            show("bundle", error);
+            Ok(())
+        }
+    }
 }
 
 fn bundle(folder: &Path) -> Result<()> {

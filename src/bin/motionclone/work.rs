@@ -33,7 +33,7 @@ impl Work {
     /// Opens the model on its device.
     pub fn engine(&mut self, args: &EngineArgs) -> Result<Engine> {
         let options = EngineOptions { device: args.device, runtime: None, threads: args.threads };
-        let engine = Engine::open(&args.bundle, &options)?;
+        let engine = Engine::open(&args.bundle.folder()?, &options)?;
         self.terminal.notice(format!("computing on {}", engine.device_name()));
         Ok(engine)
     }
