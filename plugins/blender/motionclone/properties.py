@@ -76,7 +76,9 @@ class MOTIONCLONE_preferences(bpy.types.AddonPreferences):
     bl_idname = __package__
 
     bundle: StringProperty(
-        name="Bundle", subtype="DIR_PATH", description="The folder of the model, made by `motionclone import`"
+        name="Bundle",
+        subtype="DIR_PATH",
+        description="The folder of the model, made by `motionclone import`; the small model of the extension when empty",
     )
     device: EnumProperty(
         name="Device",

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from . import library, png
 
+# The small model that comes with the extension, for when no bundle is chosen.
+EMBEDDED = Path(__file__).parent / "bundle"
 # How much of the model's denoising steps a quality preset takes.
 QUALITIES = {"DRAFT": 0.25, "BALANCED": 0.5, "FULL": 1.0}
 
@@ -31,9 +33,9 @@ class Place:
     onnxruntime: str = ""
 
     def check(self):
-        """Raises what can be said without waiting: that no bundle is chosen, or that the library is missing."""
+        """Raises what can be said without waiting: that the library is missing, or that there is no bundle."""
         library.find(self.library)
-        if not self.bundle:
+        if not self.bundle and not EMBEDDED.is_dir():
             raise library.LibraryError(
                 "No bundle is chosen: in the extension's preferences, choose the folder that `motionclone import` made."
             )
@@ -43,7 +45,8 @@ class Place:
 
     def engine(self, log=None):
         self.check()
-        return library.Engine(self.load(), self.bundle, self.device, self.device_number, self.onnxruntime, log=log)
+        bundle = self.bundle or EMBEDDED
+        return library.Engine(self.load(), bundle, self.device, self.device_number, self.onnxruntime, log=log)
 
 
 @dataclass
@@ -252,7 +255,8 @@ class Session:
             # The bundle may have been made anew.
             self._engines.pop(place).close()
         engine = self._engine(place)
-        lines.append(f"Bundle works on {engine.device()}")
+        name = Path(place.bundle).name if place.bundle else "The small model of the extension"
+        lines.append(f"{name} works on {engine.device()}")
         lines.append("Model's own: {width}x{height}, {frames} frames, {steps} steps".format(**self._defaults[place]))
         return lines
 

@@ -49,8 +49,9 @@ MODULE = "bl_ext.user_default.motionclone"
 
 def install():
     """Builds the zip, and installs and enables it."""
-    command = [sys.executable, HERE.parent / "package.py", FOLDER, TEMPORARY / "dist", PLATFORM]
-    file = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    file = str(TEMPORARY / "motionclone.zip")
+    command = [sys.executable, HERE.parent / "package.py", "--libraries", FOLDER, "--platform", PLATFORM]
+    subprocess.run([*command, "--bundle", BUNDLE, "--out", file], check=True)
     addon_utils.enable("bl_pkg", default_set=True)
     bpy.ops.extensions.package_install_files(repo="user_default", filepath=file, enable_on_install=True)
     return sys.modules[MODULE]
@@ -523,7 +524,12 @@ class Errors(Case):
     def test_no_bundle(self):
         self.images()
         self.preferences.bundle = ""
-        self.refused(bpy.ops.motionclone.clone, "No bundle is chosen", "preferences")
+        embedded = session.EMBEDDED
+        session.EMBEDDED = self.folder / "nothing here"
+        try:
+            self.refused(bpy.ops.motionclone.clone, "No bundle is chosen", "preferences")
+        finally:
+            session.EMBEDDED = embedded
         self.preferences.bundle = str(self.folder / "nothing here")
         self.failed("nothing here")
         self.assertIn("nothing here", self.found())
@@ -569,7 +575,10 @@ class Errors(Case):
         self.failed("64")
 
     def test_the_test_button(self):
-        self.assertRegex(self.found(), r"(?s)Library \d.*Device CPU.*Bundle works on.*512x512, 16 frames")
+        expected = r"(?s)Library \d.*Device CPU.*{} works on.*Model's own: \d+x\d+, 16 frames"
+        self.assertRegex(self.found(), expected.format(Path(BUNDLE).name))
+        self.preferences.bundle = ""
+        self.assertRegex(self.found(), expected.format("The small model of the extension"))
 
 
 class ZThreads(Case):
