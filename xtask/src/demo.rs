@@ -28,7 +28,9 @@ pub fn clone_three_motions(tools: &Tools) -> Result<()> {
         let clone = |options: &[&str], files: &[PathBuf]| {
             let mut clone = Command::new(&program);
             clone.arg("clone").arg("--reference").arg(&reference).args(["--prompt", prompt]).args(options);
-            files.iter().for_each(|file| drop(clone.arg("--out").arg(file)));
+            for file in files {
+                clone.arg("--out").arg(file);
+            }
             tools.apply(&mut clone);
             run(clone)
         };
@@ -55,7 +57,9 @@ pub fn program(tools: &Tools) -> Result<PathBuf> {
 fn sheet(tools: &Tools, clips: &[&Path], to: &Path) -> Result<()> {
     let mut ffmpeg = Command::new(&tools.ffmpeg);
     ffmpeg.args(["-v", "error", "-y"]);
-    clips.iter().for_each(|clip| drop(ffmpeg.arg("-i").arg(clip)));
+    for clip in clips {
+        ffmpeg.arg("-i").arg(clip);
+    }
     let rows: Vec<String> = (0..clips.len()).map(|k| format!("[{k}:v]{ROW}[{k}]")).collect();
     let names: String = (0..clips.len()).map(|k| format!("[{k}]")).collect();
     let filter = format!("{};{names}vstack={}", rows.join(";"), clips.len());

@@ -27,6 +27,7 @@ class Settings:
 
     program: str
     bundle: str
+    """Empty for the small model that comes with the program."""
     folder: str
     prompt: str
     negative: str = ""
@@ -61,8 +62,8 @@ def check(settings):
         raise Problem("Say in the prompt what the new clip shows.")
     if not shutil.which(settings.program or ""):
         raise Problem(f"The motionclone program was not found at {settings.program or '(nothing chosen)'}.")
-    if not os.path.isfile(os.path.join(settings.bundle, "manifest.json")):
-        raise Problem(f"The model bundle {settings.bundle or '(nothing chosen)'} is no folder made by motionclone import.")
+    if settings.bundle and not os.path.isfile(os.path.join(settings.bundle, "manifest.json")):
+        raise Problem(f"The model bundle {settings.bundle} is no folder made by motionclone import.")
     if not settings.folder or not os.path.isabs(settings.folder):
         raise Problem(f"The results folder must be a full path; it is {settings.folder or 'empty'}.")
     find_ffmpeg(settings.program)
@@ -83,8 +84,8 @@ def cut_command(clip, settings, out):
 
 def clone_command(settings, reference, out):
     """Clones the motion of the cut into a folder of PNG files."""
-    words = [settings.program, "clone", f"--bundle={settings.bundle}", f"--reference={reference}"]
-    words += [f"--prompt={settings.prompt}"]
+    words = [settings.program, "clone", f"--reference={reference}", f"--prompt={settings.prompt}"]
+    words += [f"--bundle={settings.bundle}"] if settings.bundle else []
     words += [f"--negative={settings.negative}"] if settings.negative else []
     return words + list(settings.options) + [f"--out={out}"]
 

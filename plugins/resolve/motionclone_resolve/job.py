@@ -9,10 +9,10 @@ from .problem import Cancelled, Problem
 from .timeline import BIN
 
 QUALITIES = {
-    # Denoising steps, guided ones, and guided steps over which guidance grows and fades.
-    "preview": (30, 15, 3, 3),
-    "standard": (100, 50, 10, 10),
-    "best": (200, 100, 20, 20),
+    # Denoising steps, guided ones, and guided steps over which guidance grows and fades. The standard is the model's own.
+    "preview": {"steps": 30, "guidance-steps": 15, "warm-up": 3, "cool-up": 3},
+    "standard": {},
+    "best": {"steps": 200, "guidance-steps": 100, "warm-up": 20, "cool-up": 20},
 }
 
 
@@ -21,19 +21,19 @@ def settings_from(choices):
     quality = choices.get("quality")
     if quality not in QUALITIES:
         raise Problem(f"The quality {quality!r} is unknown; choose one of {', '.join(QUALITIES)}.")
-    steps, guided, grow, fade = QUALITIES[quality]
-    strength = _number(choices, "strength", "motion strength", 0, 1_000_000, float)
-    frames = _number(choices, "frames", "number of frames", 2, 32, int)
-    seed = random.SystemRandom().randrange(2**31)
-    if str(choices.get("seed", "")).strip():
-        seed = _number(choices, "seed", "seed", 0, 2**64 - 1, int)
-    size = str(choices.get("size", "")).strip().lower()
-    if not re.fullmatch(r"\d{2,4}x\d{2,4}", size):
-        raise Problem(f"The size is {size!r}; it must be width x height in pixels, such as 512x512.")
-    options = {
-        "steps": steps, "guidance-steps": guided, "warm-up": grow, "cool-up": fade,
-        "motion-weight": f"{strength:g}", "seed": seed, "size": size, "frames": frames,
-    }  # fmt: skip
+    given = lambda key: str(choices.get(key) or "").strip()
+    # What is left empty is the model's own.
+    options = {**QUALITIES[quality], "seed": random.SystemRandom().randrange(2**31)}
+    if given("strength"):
+        options["motion-weight"] = f"{_number(choices, 'strength', 'motion strength', 0, 1_000_000, float):g}"
+    if given("frames"):
+        options["frames"] = _number(choices, "frames", "number of frames", 2, 32, int)
+    if given("seed"):
+        options["seed"] = _number(choices, "seed", "seed", 0, 2**64 - 1, int)
+    if size := given("size").lower():
+        if not re.fullmatch(r"\d{2,4}x\d{2,4}", size):
+            raise Problem(f"The size is {size!r}; it must be width x height in pixels, such as 512x512.")
+        options["size"] = size
     return clone.Settings(
         program=_text(choices, "program"),
         bundle=_text(choices, "bundle"),

@@ -14,10 +14,10 @@ DEFAULTS = {
     "prompt": "",
     "negative": "",
     "quality": "standard",
-    "strength": "2000",
+    "strength": "",
     "seed": "",
-    "size": "512x512",
-    "frames": "16",
+    "size": "",
+    "frames": "",
     "smooth": True,
 }
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import paths  # noqa: F401
 from programs import WithPrograms
-from motionclone_resolve import clone
+from motionclone_resolve import clone, job
 from motionclone_resolve.problem import Cancelled, Problem
 from motionclone_resolve.timeline import Clip
 
@@ -75,6 +75,15 @@ class Cloning(WithPrograms):
         words = clone.clone_command(self.settings(prompt="--out=x", negative="-n"), "cut", "frames")
         self.assertIn("--prompt=--out=x", words)
         self.assertIn("--negative=-n", words)
+
+    def test_what_is_left_empty_is_left_to_the_program(self):
+        choices = {"program": self.program, "folder": self.results, "prompt": "a fish", "quality": "standard"}
+        settings = job.settings_from({**choices, **dict.fromkeys(("bundle", "size", "frames", "strength"), "")})
+        names = [word.split("=")[0] for word in clone.clone_command(settings, "cut", "frames")[2:]]
+        self.assertEqual(names, ["--reference", "--prompt", "--seed", "--out"])
+        settings = job.settings_from({**choices, "size": "256x128", "frames": "8", "strength": "0", "quality": "best"})
+        for option in ("--size=256x128", "--frames=8", "--motion-weight=0", "--steps=200"):
+            self.assertIn(option, settings.options)
 
     def test_the_programs_error_is_shown_in_one_sentence(self):
         with self.assertRaises(Problem) as caught:
