@@ -1,5 +1,5 @@
 //! What is handed to others: a folder that can lie anywhere, with the C library, its headers, the command line and
-//! ONNX Runtime, and an archive of it.
+//! ONNX Runtime, an archive of it, and plugins made of it.
 //!
 //! The exported symbols are exactly the functions of `include/motionclone.h`: rustc links the library with a version
 //! script of its own, and what came of it is checked here.
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::setup::{self, Runtime};
-use crate::{Result, cargo, copy, embedded, make_parent, output, root, run, target};
+use crate::{Result, blender, cargo, copy, embedded, make_parent, output, root, run, target};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The number in the library's file name, that of the ABI.
@@ -23,7 +23,7 @@ pub struct Options {
     pub profile: String,
     /// The folder that gets the tree; `dist` in cargo's build folder unless given.
     pub out: Option<PathBuf>,
-    /// Whether an archive is made, too.
+    /// Whether an archive and plugins are made, too.
     pub archive: bool,
 }
 
@@ -89,6 +89,7 @@ pub fn build(options: &Options) -> Result<()> {
         tar.args(["--owner=0", "--group=0", "--sort=name", "-cJf"]).arg(&archive).arg("-C").arg(&folder).arg(&name);
         run(tar.env("XZ_OPT", "-T0"))?;
         println!("{}", archive.display());
+        blender::package(&tree, &folder, variant)?;
     }
     Ok(())
 }

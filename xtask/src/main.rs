@@ -1,5 +1,6 @@
 //! The project's own commands. No dependencies, because this is compiled before anything else.
 
+mod blender;
 mod demo;
 mod dist;
 mod embedded;
@@ -19,6 +20,8 @@ type Result<T, E = String> = std::result::Result<T, E>;
 const USAGE: &str = "\
 cargo xtask demo [--cuda]   build, set up, and clone the motion of three clips into out/demo
 cargo xtask test            set up and run every check and test
+cargo xtask test-blender [VERSION ...]
+                            test the extension in every Blender that it is for, or in those: 4.2, 5.0, 5.2
 cargo xtask bench           time the steps and measure memory on this machine's CPU
 cargo xtask eval [--quick] [--bundle FOLDER]
                             clone the reference clips and measure how well motion and prompt are followed
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         ["demo"] => setup::tools(Runtime::Cpu).and_then(|tools| demo::clone_three_motions(&tools)),
         ["demo", "--cuda"] => setup::tools(Runtime::Cuda).and_then(|tools| demo::clone_three_motions(&tools)),
         ["test"] => test(),
+        ["test-blender", versions @ ..] => blender::test_chosen(versions),
         ["bench"] => setup::tools(Runtime::Cpu).and_then(|tools| bench(&tools)),
         ["eval"] => eval::evaluate(false, None),
         ["eval", "--quick"] => eval::evaluate(true, None),
@@ -84,8 +88,7 @@ fn test() -> Result<()> {
     Ok(())
 }
 
-/// The tests of the plugins that are written in Python, with the program, the library and the embedded bundle. Blender's
-/// own are for machines that have it as a Python module.
+/// The tests of the plugins that are written in Python, with the program, the library and the embedded bundle.
 fn plugins(tools: &Tools) -> Result<()> {
     let built = target().join("release");
     let bundle = embedded::bundle();
@@ -98,9 +101,10 @@ fn plugins(tools: &Tools) -> Result<()> {
     let mut resolve = tests(&["-m", "unittest", "discover", "--start-directory", "plugins/resolve/tests"]);
     let program = built.join(format!("motionclone{}", std::env::consts::EXE_SUFFIX));
     run(resolve.env("MOTIONCLONE_PROGRAM", program).env("MOTIONCLONE_TEST_BUNDLE", &bundle))?;
-    let mut blender = tests(&["plugins/blender/tests/test_library.py"]);
+    let mut binding = tests(&["plugins/blender/tests/test_library.py"]);
     let library = format!("{}motionclone{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
-    run(blender.env("MOTIONCLONE_LIBRARY", built.join(library)).env("MOTIONCLONE_BUNDLE", &bundle))
+    run(binding.env("MOTIONCLONE_LIBRARY", built.join(library)).env("MOTIONCLONE_BUNDLE", &bundle))?;
+    blender::test(tools)
 }
 
 /// Writes the C header: the test that compares it can also write it.

@@ -36,17 +36,19 @@ impl fmt::Display for Tools {
     }
 }
 
-/// A wheel on PyPI: name, version, and the SHA-256 of its file for each platform.
-struct Wheel {
-    name: &'static str,
-    version: &'static str,
-    hashes: &'static [&'static str],
+/// A wheel on PyPI: name, version, the Python that it is for, and the SHA-256 of its file for each platform.
+pub struct Wheel {
+    pub name: &'static str,
+    pub version: &'static str,
+    pub python: &'static str,
+    pub hashes: &'static [&'static str],
 }
 
 // Any of ONNX Runtime's wheels holds the same library; the one for Python 3.12 is taken whichever Python is there.
 const ONNXRUNTIME: Wheel = Wheel {
     name: "onnxruntime",
     version: "1.31.1",
+    python: "3.12",
     hashes: &[
         "1f3dea47f2f0e5117c2404cea7d21fd253ae7836a3bf167a501cdfbb2600d536", // Linux x86_64
         "0b9a492176886992e0e875f06bc0367e333f5fff11711a2d642e18b02f3009cc", // Linux aarch64
@@ -57,6 +59,7 @@ const ONNXRUNTIME: Wheel = Wheel {
 const ONNXRUNTIME_CUDA: Wheel = Wheel {
     name: "onnxruntime-gpu",
     version: "1.31.1",
+    python: "3.12",
     hashes: &[
         "05d548956197b9d01f59b625de740e0d6be3593f874e241a12dc0362650ecdf7", // Linux x86_64
         "2bb1e9373baba88f6415257f5b6a589d23e23c16004f7d89adf4344eada5749e", // Windows x86_64
@@ -66,6 +69,7 @@ const ONNXRUNTIME_CUDA: Wheel = Wheel {
 const FFMPEG: Wheel = Wheel {
     name: "imageio-ffmpeg",
     version: "0.8.1",
+    python: "3.12",
     hashes: &[
         "050d6850601c3b3890bd2b28306f3b842b3daea390a561101174375a1c460bda", // Linux x86_64
         "fad3176f859b25869e60a8ed79957d4e3ed74a97a95e5f0cdcb91455f6c6d00e", // Linux aarch64
@@ -76,15 +80,15 @@ const FFMPEG: Wheel = Wheel {
 
 /// The name of the Python interpreter.
 pub const PYTHON: &str = if cfg!(windows) { "python" } else { "python3" };
-/// The platform's name in wheels.
-const PLATFORM: &str = if cfg!(all(target_os = "linux", target_arch = "x86_64")) {
-    "manylinux_2_28_x86_64"
+/// The platform's names in wheels.
+const PLATFORMS: &[&str] = if cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+    &["manylinux_2_28_x86_64", "manylinux2014_x86_64"]
 } else if cfg!(all(target_os = "linux", target_arch = "aarch64")) {
-    "manylinux_2_28_aarch64"
+    &["manylinux_2_28_aarch64", "manylinux2014_aarch64"]
 } else if cfg!(target_os = "macos") {
-    "macosx_14_0_arm64"
+    &["macosx_14_0_arm64"]
 } else {
-    "win_amd64"
+    &["win_amd64"]
 };
 
 /// Finds or fetches ONNX Runtime and ffmpeg.
@@ -145,12 +149,13 @@ const HOST_TOOLS: &[(&str, &str)] = &[
 
 /// Installs what the tests of the C library need, where that is possible; otherwise the tests name what is missing.
 pub fn host_tools() -> Result<()> {
-    let answers = |program: &str| {
-        let version = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-        version.is_ok_and(|status| status.success())
-    };
     let missing: Vec<&str> =
         HOST_TOOLS.iter().filter(|(tool, _)| !answers(tool)).map(|(_, package)| *package).collect();
+    install(&missing)
+}
+
+/// Installs Debian packages, where that is possible.
+pub fn install(missing: &[&str]) -> Result<()> {
     if missing.is_empty() || !cfg!(target_os = "linux") {
         return Ok(());
     }
@@ -165,6 +170,11 @@ pub fn host_tools() -> Result<()> {
     run(install.env("DEBIAN_FRONTEND", "noninteractive"))
 }
 
+fn answers(program: &str) -> bool {
+    let version = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    version.is_ok_and(|status| status.success())
+}
+
 /// Installs Python packages for tests and measures into a folder of their own, for `PYTHONPATH`.
 pub fn python_packages(requirements: &[&str]) -> Result<PathBuf> {
     let folder = cache().join(format!("python-{}", requirements.join("-").replace("==", "-")));
@@ -173,7 +183,7 @@ pub fn python_packages(requirements: &[&str]) -> Result<PathBuf> {
 }
 
 /// Downloads and unpacks a wheel, unless it is there.
-fn fetch(wheel: &Wheel) -> Result<PathBuf> {
+pub fn fetch(wheel: &Wheel) -> Result<PathBuf> {
     let requirement = format!("{}=={}", wheel.name, wheel.version);
     let folder = cache().join(requirement.replace("==", "-"));
     whole(&folder, |unfinished| {
@@ -181,8 +191,9 @@ fn fetch(wheel: &Wheel) -> Result<PathBuf> {
         let hashes: String = wheel.hashes.iter().map(|hash| format!(" --hash=sha256:{hash}")).collect();
         fs::write(&list, format!("{requirement}{hashes}\n")).map_err(|e| format!("{}: {e}", list.display()))?;
         let mut download = pip("download");
-        download.args(["--no-deps", "--only-binary=:all:", "--require-hashes", "--python-version", "3.12"]);
-        download.args(["--platform", PLATFORM, "--dest"]).arg(unfinished).arg("--requirement").arg(&list);
+        download.args(["--no-deps", "--only-binary=:all:", "--require-hashes", "--ignore-requires-python"]);
+        download.args(PLATFORMS.iter().flat_map(|platform| ["--platform", platform]));
+        download.args(["--python-version", wheel.python, "--dest"]).arg(unfinished).arg("--requirement").arg(&list);
         run(download)?;
         let file = find(unfinished, &wheel.name.replace('-', "_"))?;
         output(Command::new(PYTHON).args(["-m", "zipfile", "-e"]).arg(&file).arg(unfinished))?;

@@ -38,7 +38,7 @@ FILE_NAME = {"win32": "motionclone.dll", "darwin": "libmotionclone.dylib"}.get(s
 ENVIRONMENT = "MOTIONCLONE_LIBRARY"
 
 
-class LibraryError(Exception):
+class LibraryError(RuntimeError):
     """Something that the library, or its absence, has to say to the user."""
 
     def __init__(self, message, status=None):
@@ -152,6 +152,13 @@ class Clip:
         """The bytes of one frame."""
         size = self.width * self.height * CHANNELS[self.channels][1]
         return bytes(memoryview(self.data)[index * size : (index + 1) * size])
+
+
+def join(clips):
+    """Clips of one frame each, of the same size and layout, as one."""
+    first = clips[0]
+    data = bytearray().join(clip.data for clip in clips)
+    return Clip(data, len(clips), first.width, first.height, first.channels, first.row_order)
 
 
 @dataclass
@@ -282,10 +289,10 @@ class Library:
 class Engine:
     """A model on a device. Making one waits: not on a thread that draws."""
 
-    def __init__(self, library, bundle, device="AUTO", onnxruntime="", threads=0, log=None):
+    def __init__(self, library, bundle, device="AUTO", number=0, onnxruntime="", threads=0, log=None):
         self.library, self._handle = library, HANDLE()
         options = library.make("engine_options")
-        options.device_kind, options.threads = DEVICE_KINDS[device], threads
+        options.device_kind, options.device_number, options.threads = DEVICE_KINDS[device], number, threads
         options.onnxruntime = onnxruntime.encode() or None
         if log:
             # Kept as long as the engine, which calls it.

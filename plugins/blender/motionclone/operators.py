@@ -6,17 +6,17 @@ from pathlib import Path
 import bpy
 from bpy.props import BoolProperty, IntProperty, StringProperty
 
-from . import jobs, properties, session, strips
-from .library import LibraryError
+from . import jobs, properties, strips
 
-# What is told to the user in a report rather than as a fault of the extension.
-TOLD = (strips.StripError, LibraryError, OSError, RuntimeError)
+# What is told to the user in a report rather than as a fault of the extension; the library's errors are RuntimeErrors.
+TOLD = (strips.StripError, OSError, RuntimeError)
 
 
 class _Sequencer:
-    """An operator that works on the sequencer's strips and reports what goes wrong."""
+    """An operator that queues work on the sequencer's strips and reports what goes wrong. There is nothing to undo yet,
+    and nothing to do again with other values: the strip that comes of it is a step of its own."""
 
-    bl_options = {"REGISTER", "UNDO"}
+    bl_options = set()
 
     @classmethod
     def poll(cls, context):
@@ -24,15 +24,11 @@ class _Sequencer:
         return scene is not None and scene.sequence_editor is not None
 
     def execute(self, context):
-        manager = context.window_manager
-        manager.progress_begin(0, 100)
         try:
-            self.start(context, strips.sequencer_scene(context), manager.progress_update)
+            self.start(context, strips.sequencer_scene(context))
         except TOLD as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
-        finally:
-            manager.progress_end()
         return {"FINISHED"}
 
 
@@ -42,10 +38,10 @@ class MOTIONCLONE_OT_clone(_Sequencer, bpy.types.Operator):
     bl_idname = "motionclone.clone"
     bl_label = "Clone Motion"
 
-    def start(self, context, scene, step):
+    def start(self, context, scene):
         settings = scene.motionclone
         strip = strips.reference(scene, settings.reference)
-        jobs.clone(context, strip, jobs.values_of(settings), step)
+        jobs.clone(context, strip, jobs.values_of(scene))
 
 
 class MOTIONCLONE_OT_batch(_Sequencer, bpy.types.Operator):
@@ -54,7 +50,7 @@ class MOTIONCLONE_OT_batch(_Sequencer, bpy.types.Operator):
     bl_idname = "motionclone.batch"
     bl_label = "Clone Selected"
 
-    def start(self, context, scene, step):
+    def start(self, context, scene):
         top = strips.collection(scene.sequence_editor)
         chosen = [strip.name for strip in top if strip.select and strip.type not in strips.SILENT]
         if not chosen:
@@ -63,7 +59,7 @@ class MOTIONCLONE_OT_batch(_Sequencer, bpy.types.Operator):
         for name in chosen:
             strips.reference(scene, name)
         for name in chosen:
-            jobs.clone(context, strips.find(scene, name), jobs.values_of(scene.motionclone), step)
+            jobs.clone(context, strips.find(scene, name), jobs.values_of(scene))
 
 
 class MOTIONCLONE_OT_regenerate(_Sequencer, bpy.types.Operator):
@@ -81,13 +77,14 @@ class MOTIONCLONE_OT_regenerate(_Sequencer, bpy.types.Operator):
         active = strips.sequencer_scene(context).sequence_editor.active_strip
         return active is not None and "motionclone" in active
 
-    def start(self, context, scene, step):
+    def start(self, context, scene):
         kept = scene.sequence_editor.active_strip["motionclone"].to_dict()
-        values = {name: kept[name] for name in (*jobs.KEPT, "image", "side")}
+        now = jobs.values_of(scene)
+        values = {name: kept.get(name, now[name]) for name in now}
         if self.new_seed:
             values["seed"] = random.randrange(2**31)
         strip = strips.reference(scene, kept["reference"])
-        jobs.clone(context, strip, values, step, kept["motion"])
+        jobs.clone(context, strip, values, kept["motion"])
 
 
 class MOTIONCLONE_OT_extract(_Sequencer, bpy.types.Operator):
@@ -101,10 +98,10 @@ class MOTIONCLONE_OT_extract(_Sequencer, bpy.types.Operator):
     def invoke(self, context, _event):
         return context.window_manager.invoke_props_dialog(self)
 
-    def start(self, context, scene, step):
+    def start(self, context, scene):
         settings = scene.motionclone
         strip = strips.reference(scene, settings.reference)
-        jobs.extract(context, strip, jobs.values_of(settings), self.title or strip.name, step)
+        jobs.extract(context, strip, jobs.values_of(scene), self.title or strip.name)
 
 
 class MOTIONCLONE_OT_apply(_Sequencer, bpy.types.Operator):
@@ -115,13 +112,13 @@ class MOTIONCLONE_OT_apply(_Sequencer, bpy.types.Operator):
 
     folder: StringProperty(name="Motion", subtype="DIR_PATH", options={"SKIP_SAVE"})
 
-    def start(self, context, scene, step):
+    def start(self, context, scene):
         settings = scene.motionclone
         strip = strips.reference(scene, settings.reference)
-        values = jobs.values_of(settings)
+        values = jobs.values_of(scene)
         if values["mode"] != "TEXT":
             raise strips.StripError("A motion of the library goes with text alone: set the mode to Text.")
-        jobs.clone(context, strip, values, step, str(Path(self.folder) / "motion.safetensors"))
+        jobs.clone(context, strip, values, str(Path(self.folder) / "motion.safetensors"))
 
 
 class MOTIONCLONE_OT_cancel(bpy.types.Operator):
@@ -168,13 +165,5 @@ class MOTIONCLONE_OT_test(bpy.types.Operator):
     bl_label = "Test"
 
     def execute(self, context):
-        jobs.test_lines.clear()
-        try:
-            jobs.test_lines.extend(session.examine(properties.place(context)))
-        except TOLD as error:
-            jobs.test_lines.append(str(error))
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        for line in jobs.test_lines:
-            self.report({"INFO"}, line)
+        jobs.open_session().examine(properties.place(context))
         return {"FINISHED"}

@@ -2,7 +2,7 @@
 
 import bpy
 
-from . import jobs, strips
+from . import jobs, properties, strips
 
 
 class _Sidebar:
@@ -33,6 +33,7 @@ class MOTIONCLONE_PT_clone(_Sidebar, bpy.types.Panel):
         layout.prop(settings, "prompt")
         layout.prop(settings, "prompt_text")
         layout.prop(settings, "negative_prompt")
+        layout.prop(settings, "negative_prompt_text")
         layout.prop(settings, "mode")
         if settings.mode != "TEXT":
             layout.template_ID(settings, "image", open="image.open")
@@ -42,17 +43,29 @@ class MOTIONCLONE_PT_clone(_Sidebar, bpy.types.Panel):
             layout.prop(settings, name)
         if settings.quality == "CUSTOM":
             layout.prop(settings, "steps")
-        for name in ("side", "frames", "timing", "folder"):
-            layout.prop(settings, name)
+        layout.prop(settings, "size")
+        if settings.size == "CUSTOM":
+            layout.prop(settings, "side")
+            layout.prop(settings, "frames")
+        layout.prop(settings, "timing")
+        layout.prop(settings, "folder")
         try:
             strip = strips.reference(scene, settings.reference)
-            width, height = strips.fitting_size(*strips.rectangle(scene, strip)[:2], settings.side)
-            layout.label(text=f"{strip.name}: {width}x{height}")
+            layout.label(text=f"{strip.name}: {_size(context, scene, strip)}")
         except strips.StripError as error:
             layout.label(text=str(error), icon="INFO")
         layout.operator("motionclone.clone", icon="PLAY")
         layout.operator("motionclone.batch")
         layout.operator("motionclone.regenerate", icon="FILE_REFRESH")
+
+
+def _size(context, scene, strip):
+    """The new clip's size, where it is known already."""
+    defaults = jobs.session.defaults(properties.place(context)) if jobs.session else None
+    values = {name: getattr(scene.motionclone, name) for name in ("size", "side", "frames")}
+    if values["size"] == "MODEL" and defaults is None:
+        return "the model's own size"
+    return "{}x{}, {} frames".format(*jobs.size_of(values, defaults, strips.rectangle(scene, strip)))
 
 
 class MOTIONCLONE_PT_jobs(_Sidebar, bpy.types.Panel):
@@ -79,6 +92,8 @@ class MOTIONCLONE_PT_jobs(_Sidebar, bpy.types.Panel):
             icon = jobs.preview_icon(job)
             if icon:
                 box.template_icon(icon, scale=6)
+        if jobs.session.warning:
+            layout.label(text=jobs.session.warning, icon="INFO")
         layout.operator("motionclone.clear")
 
 

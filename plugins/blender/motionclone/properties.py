@@ -6,8 +6,6 @@ from pathlib import Path
 import bpy
 from bpy.props import EnumProperty, FloatProperty, IntProperty, PointerProperty, StringProperty
 
-from .session import Place
-
 QUALITIES = [
     ("DRAFT", "Draft", "A quarter of the model's steps"),
     ("BALANCED", "Balanced", "Half of the model's steps"),
@@ -24,6 +22,11 @@ class MOTIONCLONE_settings(bpy.types.PropertyGroup):
     )
     negative_prompt: StringProperty(
         name="Negative", description="What the new clip must not show; what the model has by default when empty"
+    )
+    negative_prompt_text: PointerProperty(
+        name="Negative Text",
+        type=bpy.types.Text,
+        description="A text of the text editor, taken in place of the negative prompt",
     )
     mode: EnumProperty(
         name="Mode",
@@ -44,8 +47,15 @@ class MOTIONCLONE_settings(bpy.types.PropertyGroup):
     )
     quality: EnumProperty(name="Quality", items=QUALITIES, default="FULL")
     steps: IntProperty(name="Steps", default=50, min=1, max=1000)
+    size: EnumProperty(
+        name="Size",
+        items=[
+            ("MODEL", "Model's Own", "As many pixels and frames as the model is made for"),
+            ("CUSTOM", "Custom", "As set below"),
+        ],
+    )
     side: IntProperty(
-        name="Size", default=512, min=64, max=1024, description="Side of a square of as many pixels as the new clip has"
+        name="Side", default=512, min=64, max=1024, description="Side of a square of as many pixels as the new clip has"
     )
     frames: IntProperty(
         name="Frames", default=16, min=1, max=64, description="Frames of the new clip, taken evenly from the reference"
@@ -66,7 +76,9 @@ class MOTIONCLONE_preferences(bpy.types.AddonPreferences):
     bl_idname = __package__
 
     bundle: StringProperty(
-        name="Bundle", subtype="DIR_PATH", description="The folder of the model, made by `motionclone import`"
+        name="Bundle",
+        subtype="DIR_PATH",
+        description="The folder of the model, made by `motionclone import`; the small model of the extension when empty",
     )
     device: EnumProperty(
         name="Device",
@@ -76,6 +88,7 @@ class MOTIONCLONE_preferences(bpy.types.AddonPreferences):
             ("CUDA", "CUDA", "An NVIDIA GPU"),
         ],
     )
+    device_number: IntProperty(name="GPU", min=0, max=63, description="Which of several NVIDIA GPUs")
     library: StringProperty(
         name="Library", subtype="FILE_PATH", description="The motionclone library; that of the extension when empty"
     )
@@ -89,13 +102,14 @@ class MOTIONCLONE_preferences(bpy.types.AddonPreferences):
     )
 
     def draw(self, _context):
-        layout = self.layout
-        for name in ("bundle", "device", "library", "onnxruntime", "motions"):
-            layout.prop(self, name)
-        layout.operator("motionclone.test")
         from . import jobs
 
-        for line in jobs.test_lines:
+        layout = self.layout
+        for name in ("bundle", "device", "device_number", "library", "onnxruntime", "motions"):
+            if name != "device_number" or self.device == "CUDA":
+                layout.prop(self, name)
+        layout.operator("motionclone.test")
+        for line in jobs.session.found if jobs.session else ():
             layout.label(text=line)
 
 
@@ -105,12 +119,14 @@ def preferences(context):
 
 def place(context):
     """Where the work is done."""
+    from .session import Place
+
     chosen = preferences(context)
     absolute = {
         name: bpy.path.abspath(getattr(chosen, name)) if getattr(chosen, name) else ""
         for name in ("bundle", "library", "onnxruntime")
     }
-    return Place(device=chosen.device, **absolute)
+    return Place(device=chosen.device, device_number=chosen.device_number, **absolute)
 
 
 def motions_folder(context):

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from . import library, png
 
+# The small model that comes with the extension, for when no bundle is chosen.
+EMBEDDED = Path(__file__).parent / "bundle"
 # How much of the model's denoising steps a quality preset takes.
 QUALITIES = {"DRAFT": 0.25, "BALANCED": 0.5, "FULL": 1.0}
 
@@ -26,33 +28,25 @@ class Place:
 
     bundle: str
     device: str = "AUTO"
+    device_number: int = 0
     library: str = ""
     onnxruntime: str = ""
+
+    def check(self):
+        """Raises what can be said without waiting: that the library is missing, or that there is no bundle."""
+        library.find(self.library)
+        if not self.bundle and not EMBEDDED.is_dir():
+            raise library.LibraryError(
+                "No bundle is chosen: in the extension's preferences, choose the folder that `motionclone import` made."
+            )
 
     def load(self):
         return library.Library(library.find(self.library))
 
     def engine(self, log=None):
-        if not self.bundle:
-            raise library.LibraryError(
-                "No bundle is chosen: in the extension's preferences, choose the folder that `motionclone import` made."
-            )
-        return library.Engine(self.load(), self.bundle, self.device, self.onnxruntime, log=log)
-
-
-def examine(place):
-    """What the Test button shows: lines about the library, the devices and the bundle; raises what does not work."""
-    loaded = place.load()
-    lines = [f"Library {loaded.version}: {loaded.file}"]
-    lines += [f"Device {device}" for device in loaded.devices(place.onnxruntime)]
-    engine = place.engine()
-    try:
-        values = engine.defaults()
-        lines.append(f"Bundle works on {engine.device()}")
-        lines.append("Model's own: {width}x{height}, {frames} frames, {steps} steps".format(**values))
-    finally:
-        engine.close()
-    return lines
+        self.check()
+        bundle = self.bundle or EMBEDDED
+        return library.Engine(self.load(), bundle, self.device, self.device_number, self.onnxruntime, log=log)
 
 
 @dataclass
@@ -68,6 +62,7 @@ class Request:
     images: library.Images | None = None
     folder: Path | None = None  # that gets the results
     name: str = "clone"
+    thumbnail: library.Clip | None = None  # of an extraction
     info: dict = field(default_factory=dict)
 
 
@@ -83,18 +78,25 @@ def settings(values, quality, defaults):
 
 
 class Job:
-    """A request on its way. Its attributes may be read at any time."""
+    """A request on its way. Its attributes may be read at any time.
 
-    def __init__(self, request, place):
-        self.request, self.place = request, place
+    First its engine is opened; then it waits for the frames that Blender takes (`wants_frames`), until `Session.begin`;
+    then the library makes the result, which is written to files last.
+    """
+
+    def __init__(self, request, place, number):
+        self.request, self.place, self.number = request, place, number
         self.state, self.message = "QUEUED", "Waiting"
+        self.defaults, self.wants_frames = {}, False
         self.step = self.total = 0
         self.seconds_left = None
         self.preview, self.previews = None, 0
+        # For whoever takes the frames and draws the preview.
+        self.gathering, self.drawn = None, 0
         self.files, self.used = [], {}
         self.started = time.monotonic()
         self.cancelled = threading.Event()
-        self._work = self._native = None
+        self._work = self._native = self._next = None
 
     @property
     def ended(self):
@@ -110,8 +112,14 @@ class Job:
         if self._native:
             self._native.cancel()
 
+    def fail(self, error):
+        """Ends it with what went wrong."""
+        stopped = self.cancelled.is_set() or getattr(error, "status", None) == library.CANCELLED
+        self._end("CANCELLED" if stopped else "FAILED", "Cancelled" if stopped else str(error))
+
     def _end(self, state, message):
-        self.state, self.message = state, message
+        self.state, self.message, self.wants_frames = state, message, False
+        self.gathering = None
         # Frames are large, and the job stays in the panel's list.
         self.request.reference = self.request.images = None
         if self._native:
@@ -124,31 +132,55 @@ class Session:
 
     def __init__(self):
         self.jobs = []
-        self.messages = []
+        self.warning = ""  # the last one of the library
+        self.found = []  # what the last examination found
+        self._examination, self._added = None, 0
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="motionclone")
         self._engines = {}
+        self._defaults = {}
 
     @property
     def busy(self):
-        return any(not job.ended for job in self.jobs)
+        return self._examination is not None or any(not job.ended for job in self.jobs)
 
     def add(self, request, place):
         """Queues a job."""
-        job = Job(request, place)
+        self._added += 1
+        job = Job(request, place, self._added)
         self.jobs.append(job)
-        job._work = self._worker.submit(self._start, job)
+        job._work, job._next = self._worker.submit(self._open, job), self._want_frames
         return job
 
+    def begin(self, job):
+        """Hands a job to the library, now that its request is complete."""
+        job.wants_frames, job.step, job.total, job.message = False, 0, 0, "Waiting"
+        job._work = self._worker.submit(self._start, job)
+
+    def examine(self, place):
+        """Begins to look at library, devices and bundle; `found` has the lines that say what there is, or what does
+        not work."""
+        self.found = ["Looking …"]
+        self._examination = self._worker.submit(self._examine, place)
+
+    def defaults(self, place):
+        """The settings of a place's model, or None where its engine was never open."""
+        return self._defaults.get(place)
+
     def poll(self):
-        """Brings the jobs up to date; gives those that have just ended. Does not wait."""
+        """Brings everything up to date; gives the jobs that have just ended. Does not wait."""
+        if self._examination and self._examination.done():
+            try:
+                self.found = self._examination.result()
+            except (library.LibraryError, OSError) as error:
+                self.found = [str(error)]
+            self._examination = None
         ended = []
         for job in self.jobs:
             if not job.ended:
                 try:
                     self._advance(job)
                 except (library.LibraryError, OSError, ValueError) as error:
-                    stopped = job.cancelled.is_set() or getattr(error, "status", None) == library.CANCELLED
-                    job._end("CANCELLED" if stopped else "FAILED", "Cancelled" if stopped else str(error))
+                    job.fail(error)
                 if job.ended:
                     ended.append(job)
         return ended
@@ -174,10 +206,18 @@ class Session:
             if not job._work.done():
                 return
             work, job._work = job._work, None
-            result = work.result()
-            if result is not None:
-                job._end("DONE", "Done")
-                return
+            work.result()
+            if job._next:
+                after, job._next = job._next, None
+                after(job)
+        if job.ended:
+            return
+        if job.cancelled.is_set() and not job._native:
+            raise library.LibraryError("Cancelled", library.CANCELLED)
+        if job._native:
+            self._watch(job)
+
+    def _watch(self, job):
         progress = job._native.progress()
         job.step, job.total, job.seconds_left = progress.step, progress.total, progress.seconds_left
         if progress.state == "RUNNING":
@@ -190,7 +230,10 @@ class Session:
             raise library.LibraryError("Cancelled", library.CANCELLED)
         if progress.state == "DONE":
             job.message = "Writing files"
-            job._work = self._worker.submit(self._write, job)
+            job._work, job._next = self._worker.submit(self._write, job), lambda job: job._end("DONE", "Done")
+
+    def _want_frames(self, job):
+        job.wants_frames = True
 
     # On the worker thread, below.
 
@@ -200,14 +243,37 @@ class Session:
             used = {job.place for job in self.jobs if not job.ended}
             for other in [other for other in self._engines if other not in used]:
                 self._engines.pop(other).close()
-            self._engines[place] = place.engine(lambda level, text: self.messages.append((level, text)))
+            self._engines[place] = place.engine(self._log)
+            self._defaults[place] = self._engines[place].defaults()
         return self._engines[place]
+
+    def _examine(self, place):
+        loaded = place.load()
+        lines = [f"Library {loaded.version}: {loaded.file}"]
+        lines += [f"Device {device}" for device in loaded.devices(place.onnxruntime)]
+        if place in self._engines and not any(job.place == place for job in self.jobs if not job.ended):
+            # The bundle may have been made anew.
+            self._engines.pop(place).close()
+        engine = self._engine(place)
+        name = Path(place.bundle).name if place.bundle else "The small model of the extension"
+        lines.append(f"{name} works on {engine.device()}")
+        lines.append("Model's own: {width}x{height}, {frames} frames, {steps} steps".format(**self._defaults[place]))
+        return lines
+
+    def _open(self, job):
+        if not job.cancelled.is_set():
+            self._engine(job.place)
+            job.defaults = self._defaults[job.place]
+
+    def _log(self, level, text):
+        if level != "INFO":
+            self.warning = text
 
     def _start(self, job):
         if job.cancelled.is_set():
             raise library.LibraryError("Cancelled", library.CANCELLED)
         request, engine = job.request, self._engine(job.place)
-        job.used = settings(request.values, request.quality, engine.defaults())
+        job.used = settings(request.values, request.quality, job.defaults)
         if request.kind == "EXTRACT":
             job._native = engine.extract(request.reference, job.used, request.images)
         elif request.motion:
@@ -247,7 +313,6 @@ class Session:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
         job.files = [folder / name for name in names]
-        return job.files
 
     def _frame_files(self, job):
         clip, used = job._native.frames(), job.used
@@ -266,7 +331,7 @@ class Session:
             yield "motion.safetensors", motion.save
         finally:
             motion.close()
-        clip = job.request.info["thumbnail"]
+        clip = job.request.thumbnail
         data = png.encode(clip.frame(0), clip.width, clip.height)
         yield "thumbnail.png", lambda file: file.write_bytes(data)
         about = {"name": job.request.title, **{k: job.used[k] for k in ("width", "height", "frames")}}

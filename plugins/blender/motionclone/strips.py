@@ -1,16 +1,13 @@
 """Strips of the sequencer: taking frames from one, adding one. Only for Blender's main thread.
 
 Names that differ between Blender 4.2 and 5 are looked up with hasattr, never by truth: an empty collection is false.
+Modules that take long to import are imported where they are used: Blender's start does not wait for them.
 """
 
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
 import bpy
-import numpy as np
-
-from .library import Clip
 
 CHANNELS = 128
 SILENT = ("SOUND",)
@@ -55,13 +52,23 @@ def find(scene, name):
     return collection(scene.sequence_editor).get(name) if scene and scene.sequence_editor else None
 
 
+def named(scene, name):
+    """The strip of a name, which must have a picture."""
+    strip = find(scene, name)
+    if strip is None:
+        raise StripError(f"There is no strip named {name}.")
+    if strip.type in SILENT:
+        raise StripError(f"{strip.name} is a sound: select a strip with a picture.")
+    return strip
+
+
 def reference(scene, name):
     """The strip that is picked by name, else the active one; it must have a picture, and frames."""
     if not scene or not scene.sequence_editor:
         raise StripError("The sequencer has no strips yet: add a movie or images first.")
-    strip = find(scene, name) if name else scene.sequence_editor.active_strip
+    strip = named(scene, name) if name else scene.sequence_editor.active_strip
     if strip is None:
-        raise StripError(f"There is no strip named {name}." if name else "Select the strip whose motion is to be cloned.")
+        raise StripError("Select the strip whose motion is to be cloned.")
     if collection(scene.sequence_editor).get(strip.name) != strip:
         raise StripError(f"{strip.name} lies inside a meta strip: select the meta strip, or take it out.")
     if strip.type in SILENT:
@@ -164,45 +171,56 @@ def _alone(scene, strip, size):
         bpy.data.scenes.remove(copy)
 
 
-def frames(scene, strip, numbers, size, step=lambda done: None):
-    """The strip's picture at frames of the timeline, as the sequencer shows it, about as large as `size` needs."""
-    if bpy.app.is_job_running("RENDER"):
-        raise StripError("Blender renders at the moment: try again when it is done.")
-    clips = []
+def frame(scene, strip, number, size):
+    """The strip's picture at a frame of the timeline, as the sequencer shows it, about as large as `size` needs: a clip
+    of one frame."""
+    import tempfile
+
+    name = strip.name
     with _alone(scene, strip, size) as copy, tempfile.TemporaryDirectory() as folder:
-        for index, number in enumerate(numbers):
-            file = Path(folder) / f"{index:04}.png"
-            copy.frame_set(number)
-            copy.render.filepath = str(file)
-            # With `scene=` Blender would take the frame of the scene at hand.
-            with bpy.context.temp_override(scene=copy):
-                bpy.ops.render.render(write_still=True)
-            if not file.is_file():
-                raise StripError(f"Blender could not render frame {number} of {strip.name}.")
-            image = bpy.data.images.load(str(file))
-            try:
-                clips.append(image_clip(image))
-            finally:
-                bpy.data.images.remove(image)
-            step(index + 1)
-    data = bytearray().join(clip.data for clip in clips)
-    return Clip(data, len(clips), clips[0].width, clips[0].height, "RGBA", "BOTTOM_UP")
+        file = Path(folder) / "frame.png"
+        copy.frame_set(number)
+        copy.render.filepath = str(file)
+        # With `scene=` Blender would take the frame of the scene at hand.
+        with bpy.context.temp_override(scene=copy):
+            bpy.ops.render.render(write_still=True)
+        if not file.is_file():
+            raise StripError(f"Blender could not render frame {number} of {name}.")
+        image = bpy.data.images.load(str(file))
+        try:
+            return image_clip(image)
+        finally:
+            bpy.data.images.remove(image)
 
 
 def image_clip(image):
     """An image of Blender as a clip of one frame."""
+    import numpy as np
+
+    from .library import Clip
+
     width, height = image.size
     if not width or not height or image.channels != 4:
         raise StripError(f"The image {image.name} has no pixels of colour: choose another one.")
     pixels = np.empty(width * height * 4, np.float32)
     image.pixels.foreach_get(pixels)
+    colour = pixels.reshape(height, width, 4)[::-1, :, :3].clip(0, 1)
     if image.is_float:
         # Float images are in linear light.
-        colour = pixels.reshape(-1, 4)[:, :3]
-        np.clip(colour, 0, 1, out=colour)
-        colour[:] = np.where(colour <= 0.0031308, colour * 12.92, 1.055 * colour ** (1 / 2.4) - 0.055)
-    data = bytearray((np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8).tobytes())
-    return Clip(data, 1, width, height, "RGBA", "BOTTOM_UP")
+        colour = np.where(colour <= 0.0031308, colour * 12.92, 1.055 * colour ** (1 / 2.4) - 0.055)
+    return Clip(bytearray((colour * 255 + 0.5).astype(np.uint8).tobytes()), 1, width, height)
+
+
+def thumbnail(clip, side=128):
+    """The first frame of a clip, made small."""
+    import numpy as np
+
+    from .library import Clip
+
+    pixels = np.frombuffer(clip.frame(0), np.uint8).reshape(clip.height, clip.width, 3)
+    stride = max(1, -(-max(pixels.shape[:2]) // side))
+    small = np.ascontiguousarray(pixels[::stride, ::stride])
+    return Clip(bytearray(small.tobytes()), 1, small.shape[1], small.shape[0])
 
 
 def free_channel(scene, above, first, behind):
@@ -235,11 +253,3 @@ def add_frames(scene, name, files, at, above, duration, place, properties):
     strip.transform.offset_x, strip.transform.offset_y = centre_x, centre_y
     strip["motionclone"] = properties
     return strip
-
-
-def thumbnail(clip, side=128):
-    """The first frame of a clip from `frames`, made small, as the library's own kind of clip."""
-    pixels = np.frombuffer(clip.data, np.uint8, clip.width * clip.height * 4).reshape(clip.height, clip.width, 4)
-    stride = max(1, -(-max(pixels.shape[:2]) // side))
-    small = np.ascontiguousarray(pixels[::-1][::stride, ::stride, :3])
-    return Clip(bytearray(small.tobytes()), 1, small.shape[1], small.shape[0])
