@@ -219,7 +219,8 @@ struct Shared {
     jobs: [AtomicU64; 4],
     motions: [AtomicU64; 2],
     alive: Mutex<HashMap<u64, Arc<AtomicBool>>>,
-    started: Mutex<Vec<Arc<Job>>>,
+    /// Every job with the engine that it was given to.
+    started: Mutex<Vec<(u64, Arc<Job>)>>,
     removed: Mutex<HashSet<u64>>,
 }
 
@@ -250,14 +251,15 @@ fn call(shared: &Shared) -> Result<(), Failure> {
             );
         }
         1..=4 => {
-            let worker = table.get::<Worker>(now(engine))?;
+            let handle = now(engine);
+            let worker = table.get::<Worker>(handle)?;
             let settings = settings(if random(2) == 0 { engine::ENDLESS } else { 1 });
             let started = worker.enqueue(match random(3) {
                 0 => Work::Extract(a_clip(), settings),
                 1 => Work::CloneClip(a_clip(), settings),
                 _ => Work::CloneMotion(table.get::<Motion>(now(motion))?, settings),
             })?;
-            lock(&shared.started).push(started.clone());
+            lock(&shared.started).push((handle, started.clone()));
             job.store(table.insert(started), Ordering::SeqCst);
         }
         5 => drop(table.get::<Job>(now(job))?.wait(Some(Duration::ZERO))),
@@ -307,9 +309,14 @@ fn mixed_calls(threads: usize, calls: usize) {
         })
         .collect();
     threads.into_iter().for_each(|thread| thread.join().unwrap());
+    let has_ended = |job: &Job| job.wait(Some(Duration::ZERO)).is_some();
+    let destroyed = lock(&shared.removed).clone();
+    for (engine, job) in lock(&shared.started).iter() {
+        assert!(!destroyed.contains(engine) || has_ended(job), "a destroyed engine has left a job behind");
+    }
     shared.table.destroy_all();
     assert!(lock(&shared.alive).values().all(|alive| !alive.load(Ordering::SeqCst)), "every thread has ended");
-    assert!(lock(&shared.started).iter().all(|job| job.wait(Some(Duration::ZERO)).is_some()), "every job has ended");
+    assert!(lock(&shared.started).iter().all(|(_, job)| has_ended(job)), "every job has ended");
 }
 
 #[test]
