@@ -462,10 +462,12 @@ pub unsafe extern "C" fn motionclone_devices(
 /// a thread. Waits for all of it, well under a second on a CPU and a few seconds on a GPU. Networks are loaded by the
 /// first job that needs them and stay while the sizes of jobs do.
 ///
-/// `bundle` is a path in UTF-8. `options` may be NULL for the defaults. The engine belongs to the caller, who destroys
+/// `bundle` is a path in UTF-8; NULL takes the small embedded model, a folder `motionclone-bundle` beside the library or
+/// the program, or the bundle that the environment variable MOTIONCLONE_BUNDLE names. `options` may be NULL for the
+/// defaults. The engine belongs to the caller, who destroys
 /// it with motionclone_engine_destroy. Several engines may be there at once. Any thread.
 ///
-/// INVALID_ARGUMENT: bundle or engine is NULL, a text is not UTF-8, or device_kind has no such value.
+/// INVALID_ARGUMENT: engine is NULL, a text is not UTF-8, or device_kind has no such value.
 /// INVALID_STRUCT_SIZE: options is not initialised. INVALID_INPUT: the bundle cannot be opened, ONNX Runtime cannot be
 /// loaded, or the device does not work. FAILED: anything else. On failure nothing is written to engine.
 #[unsafe(no_mangle)]
@@ -477,7 +479,7 @@ pub unsafe extern "C" fn motionclone_engine_create(
     // SAFETY: the pointers are as the header says.
     call(|| unsafe {
         pointer(engine, "engine")?;
-        let bundle = path(bundle, "bundle")?;
+        let bundle = text(bundle, "bundle")?.map_or_else(crate::bundle::embedded, |path| Ok(path.into()))?;
         let (mut own, mut log) = (EngineOptions::default(), Log { function: None, user_data: ptr::null_mut() });
         if !options.is_null() {
             let host = read(options, "options")?;
@@ -486,7 +488,7 @@ pub unsafe extern "C" fn motionclone_engine_create(
             own.threads = (host.threads > 0).then_some(host.threads as usize);
             log = Log { function: host.log, user_data: host.log_user_data };
         }
-        let opened = crate::engine::Engine::open(bundle, &own)?;
+        let opened = crate::engine::Engine::open(&bundle, &own)?;
         stop_at_exit();
         log.say(LogLevel::Info, &format!("{} on {}", opened.manifest().name, opened.device_name()));
         log.say(LogLevel::Info, &format!("ONNX Runtime: {}", opened.runtime().library().display()));
