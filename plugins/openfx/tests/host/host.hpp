@@ -353,7 +353,8 @@ inline int clip_image(Handle handle, double time, const Rect*, Handle* image) {
 }
 inline int release_image(Handle handle) {
     counts.images--;
-    if (const Value* made = set_of(handle)->find("test.image", 0)) delete static_cast<Image*>(made->p);
+    const Value* made = set_of(handle)->find("test.image", 0);
+    if (auto* image = made ? static_cast<Image*>(made->p) : nullptr) delete image;
     return OK;
 }
 inline int clip_region(Handle, double, Rect* rect) {
