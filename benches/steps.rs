@@ -54,7 +54,7 @@ fn main() {
     };
     import(&options, &mut |_| ControlFlow::Continue(())).unwrap();
     let threads = std::env::var("MOTIONCLONE_BENCH_THREADS").ok().map(|n| n.parse().unwrap());
-    let mut engine = Engine::open(&out, &EngineOptions { device: Device::Cpu, threads, runtime: None }).unwrap();
+    let mut engine = Engine::open(&out, &EngineOptions { device: Device::Cpu, threads, ..Default::default() }).unwrap();
     let settings = Settings {
         width: 128,
         height: 128,
