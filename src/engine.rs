@@ -29,6 +29,8 @@ pub struct EngineOptions {
     pub threads: Option<usize>,
     /// The operators that CUDA devices run; the CPU always runs the portable ones.
     pub cuda_lowering: Option<Lowering>,
+    /// Whether nodes of networks lowered for CUDA may run on the CPU; otherwise such a network is refused.
+    pub cpu_nodes: bool,
     /// Where ONNX Runtime's profiler writes, one file a network, under names that begin so.
     pub profile: Option<PathBuf>,
 }
@@ -51,8 +53,8 @@ impl Engine {
         let bundle = Bundle::open(bundle)?;
         let runtime = Runtime::load(options.runtime.as_deref())?;
         let lowering = options.cuda_lowering.unwrap_or(CUDA_LOWERING);
-        let profile = options.profile.clone();
-        let mut run = RunSettings { threads: options.threads, profile, ..Default::default() };
+        let EngineOptions { threads, cpu_nodes, ref profile, .. } = *options;
+        let mut run = RunSettings { threads, cpu_nodes, profile: profile.clone(), ..Default::default() };
         let device = match options.device {
             Device::Cpu => "CPU".to_string(),
             Device::Cuda(number) => {

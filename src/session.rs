@@ -205,6 +205,8 @@ pub struct RunSettings {
     pub cuda: Option<i32>,
     /// The operators of the networks.
     pub lowering: Lowering,
+    /// Whether nodes of networks lowered for CUDA may run on the CPU; otherwise such a network is refused.
+    pub cpu_nodes: bool,
     /// Where ONNX Runtime's profiler writes, one file a network, under names that begin so.
     pub profile: Option<PathBuf>,
 }
@@ -258,7 +260,7 @@ impl Network {
                 // Doubling its memory each time would ask for up to twice what a job needs.
                 .with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested);
             builder = builder.with_execution_providers([provider.build().error_on_failure()])?;
-            if half {
+            if half && !settings.cpu_nodes {
                 // A node on the CPU would be a mistake of the lowering and make every step wait.
                 builder = builder.with_config_entry("session.disable_cpu_ep_fallback", "1")?;
             }
