@@ -347,7 +347,8 @@ pub fn tensor(array: ArrayD<f32>, settings: &RunSettings) -> Result<DynValue> {
     let failed = |e: ort::Error| Error::failure(format!("cannot make a tensor: {e}"));
     let tensor = Tensor::from_array(array).map_err(failed)?;
     match settings.cuda {
-        Some(device) => Ok(tensor.to(AllocationDevice::CUDA, device).map_err(failed)?.into_dyn()),
+        // Where it cannot be made there, every run copies it for itself.
+        Some(device) => Ok(tensor.to(AllocationDevice::CUDA, device).unwrap_or(tensor).into_dyn()),
         None => Ok(tensor.into_dyn()),
     }
 }

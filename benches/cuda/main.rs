@@ -80,6 +80,7 @@ fn run(part: &str, folders: &Folders) -> Result<()> {
         "stages" => stages::measure(&folders.full),
         "profile" => profile::guided_step(&folders.full),
         "whole" => stages::whole_run(&folders.full),
+        "graphs" => stages::write_graphs(&folders.full),
         "draws" => {
             draws();
             Ok(())

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::time::Instant;
 
-use motionclone::bundle::NetworkKey;
+use motionclone::bundle::{Bundle, Lowering, NetworkKey};
 use motionclone::job::Event;
 use motionclone::session::{Cancel, Device};
 use motionclone::settings::Settings;
-use motionclone::{Engine, Result};
+use motionclone::{Engine, Error, Result};
 
 use crate::agreement::{drawn, drawn_motion};
 use crate::device::{Memory, Way};
@@ -164,5 +164,20 @@ pub fn whole_run(bundle: &Path) -> Result<()> {
         println!("{} frames", frames.count());
         Ok(())
     })?;
+    Ok(())
+}
+
+/// The lowered graphs as files beside the weights, to look at.
+pub fn write_graphs(bundle: &Path) -> Result<()> {
+    let bundle = Bundle::open(bundle)?;
+    let settings = Settings::new(&bundle.manifest.defaults, "");
+    let lowering = Lowering::Cuda(Way::new().fused);
+    let shape = bundle.unet_shape(&settings, None, lowering);
+    let keys = [NetworkKey::Guided(shape.clone(), settings.blocks.clone()), NetworkKey::Denoiser(shape)];
+    for key in keys {
+        let path = bundle.folder().join(format!("{}.onnx", key.name()));
+        std::fs::write(&path, bundle.model(&key, lowering)?).map_err(|e| Error::io(&path, e))?;
+        println!("{}", path.display());
+    }
     Ok(())
 }
