@@ -54,7 +54,7 @@ fn main() {
     };
     import(&options, &mut |_| ControlFlow::Continue(())).unwrap();
     let threads = std::env::var("MOTIONCLONE_BENCH_THREADS").ok().map(|n| n.parse().unwrap());
-    let mut engine = Engine::open(&out, &EngineOptions { device: Device::Cpu, threads, runtime: None }).unwrap();
+    let mut engine = Engine::open(&out, &EngineOptions { device: Device::Cpu, threads, ..Default::default() }).unwrap();
     let settings = Settings {
         width: 128,
         height: 128,
@@ -66,7 +66,7 @@ fn main() {
         ..Settings::new(&engine.manifest().defaults, "Relics on the seabed")
     };
     let (cancel, mut watch) = (Cancel::default(), |_: Event| ());
-    let case = recorded::Case::all().into_iter().find(|case| case.settings["kind"].is_null()).unwrap();
+    let case = recorded::Case::all().into_iter().find(|case| case.config["kind"].is_null()).unwrap();
     let planar = ArrayD::from_shape_vec(IxDyn(&[8, 3, 128, 128]), case.bytes("reference_frames")).unwrap();
     let interleaved = planar.permuted_axes(IxDyn(&[0, 2, 3, 1]));
     let clip = motionclone::frames::Frames { width: 128, height: 128, data: interleaved.iter().copied().collect() };

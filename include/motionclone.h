@@ -887,10 +887,12 @@ motionclone_status motionclone_devices(const char *onnxruntime,
  * a thread. Waits for all of it, well under a second on a CPU and a few seconds on a GPU. Networks are loaded by the
  * first job that needs them and stay while the sizes of jobs do.
  *
- * `bundle` is a path in UTF-8. `options` may be NULL for the defaults. The engine belongs to the caller, who destroys
+ * `bundle` is a path in UTF-8; NULL takes the small embedded model, a folder `motionclone-bundle` beside the library or
+ * the program, or the bundle that the environment variable MOTIONCLONE_BUNDLE names. `options` may be NULL for the
+ * defaults. The engine belongs to the caller, who destroys
  * it with motionclone_engine_destroy. Several engines may be there at once. Any thread.
  *
- * INVALID_ARGUMENT: bundle or engine is NULL, a text is not UTF-8, or device_kind has no such value.
+ * INVALID_ARGUMENT: engine is NULL, a text is not UTF-8, or device_kind has no such value.
  * INVALID_STRUCT_SIZE: options is not initialised. INVALID_INPUT: the bundle cannot be opened, ONNX Runtime cannot be
  * loaded, or the device does not work. FAILED: anything else. On failure nothing is written to engine.
  */

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use motionclone_onnx::graph::{Element, Graph, Layout, portable, write};
+use motionclone_onnx::graph::{Element, Graph, Layout, cuda, portable, write};
 use motionclone_onnx::manifest::{MANIFEST_FILE, Manifest, TOKENIZER_FOLDER, WEIGHTS_FILE};
 use motionclone_onnx::model::config::ControlKind;
 use motionclone_onnx::model::unet3d::{self, UnetShape};
@@ -24,6 +24,17 @@ pub struct Bundle {
     pub weights: WeightIndex,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
+}
+
+/// The operators that networks are made of, with the precision and layout that go with them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Lowering {
+    /// Standard operators in float32, on any device.
+    #[default]
+    Portable,
+    /// ONNX Runtime's fused operators in float16, channels last, on NVIDIA GPUs. The text encoder, which runs twice a
+    /// job, stays as it is.
+    Cuda(cuda::Fused),
 }
 
 /// A network for one job's sizes.
@@ -127,19 +138,18 @@ impl Bundle {
     }
 
     /// The sizes of a run's autoencoder.
-    pub fn vae_shape(&self, settings: &Settings) -> VaeShape {
+    pub fn vae_shape(&self, settings: &Settings, lowering: Lowering) -> VaeShape {
         let unit = self.manifest.vae.downscale();
-        VaeShape {
-            height: settings.height / unit,
-            width: settings.width / unit,
-            precision: Element::Float32,
-            layout: Layout::ChannelsFirst,
-        }
+        let (precision, layout) = match lowering {
+            Lowering::Portable => (Element::Float32, Layout::ChannelsFirst),
+            Lowering::Cuda(_) => (Element::Float16, Layout::ChannelsLast),
+        };
+        VaeShape { height: settings.height / unit, width: settings.width / unit, precision, layout }
     }
 
     /// The sizes of a run's UNet, with the residuals of a control or without.
-    pub fn unet_shape(&self, settings: &Settings, control: Option<ControlKind>) -> UnetShape {
-        let VaeShape { height, width, precision, layout } = self.vae_shape(settings);
+    pub fn unet_shape(&self, settings: &Settings, control: Option<ControlKind>, lowering: Lowering) -> UnetShape {
+        let VaeShape { height, width, precision, layout } = self.vae_shape(settings, lowering);
         UnetShape {
             batch: 1,
             frames: settings.frames,
@@ -152,11 +162,11 @@ impl Bundle {
         }
     }
 
-    /// A network's graph, in standard operators.
+    /// A network's graph, in the operators of a lowering, whose layout the key's shape has.
     ///
     /// # Errors
     /// When a weight is missing or misshapen.
-    pub fn graph(&self, key: &NetworkKey) -> Result<Graph> {
+    pub fn graph(&self, key: &NetworkKey, lowering: Lowering) -> Result<Graph> {
         let (weights, manifest) = (&self.weights, &self.manifest);
         let graph = match key {
             NetworkKey::TextEncoder => clip::text_encoder(weights, &manifest.text_encoder, Element::Float32),
@@ -173,15 +183,18 @@ impl Bundle {
             NetworkKey::Guided(shape, blocks) => unet3d::guided(weights, &manifest.unet, shape, blocks),
         }
         .map_err(|e| e.with_path(&self.folder))?;
-        portable::lower(&graph)
+        match lowering {
+            Lowering::Cuda(fused) if graph.layout == Layout::ChannelsLast => cuda::lower(&graph, fused),
+            _ => portable::lower(&graph),
+        }
     }
 
     /// A network's ONNX model, whose weights are in `weights.safetensors` beside it.
     ///
     /// # Errors
     /// When a weight is missing or misshapen.
-    pub fn model(&self, key: &NetworkKey) -> Result<Vec<u8>> {
-        write::to_onnx(&self.graph(key)?, WEIGHTS_FILE)
+    pub fn model(&self, key: &NetworkKey, lowering: Lowering) -> Result<Vec<u8>> {
+        write::to_onnx(&self.graph(key, lowering)?, WEIGHTS_FILE)
     }
 
     /// A network, ready to run.
@@ -189,7 +202,7 @@ impl Bundle {
     /// # Errors
     /// When a weight is missing or ONNX Runtime refuses the model.
     pub fn load(&self, runtime: &Runtime, key: &NetworkKey, settings: &RunSettings) -> Result<Network> {
-        Network::load(runtime, &key.name(), &self.model(key)?, &self.folder, settings)
+        Network::load(runtime, &key.name(), &self.model(key, settings.lowering)?, &self.folder, settings)
     }
 }
 

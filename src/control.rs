@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use ndarray::{ArrayD, Axis, IxDyn, s};
 use ort::value::DynValue;
 
+use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::session::{Cancel, Input, Network, tensor};
+use crate::session::{Cancel, Input, Network};
 
 /// A condition `[1, channels + 1, frames, h, w]`: `images [n, channels, h, w]` at the given frames, the mask last.
 ///
@@ -47,9 +48,9 @@ impl Conditioning {
     ///
     /// # Errors
     /// When ONNX Runtime has no memory for it.
-    pub fn new(condition: ArrayD<f32>, scale: f64) -> Result<Self> {
+    pub fn new(engine: &Engine, condition: ArrayD<f32>, scale: f64) -> Result<Self> {
         let scale = ArrayD::from_elem(IxDyn(&[1]), scale as f32);
-        Ok(Self { condition: tensor(condition)?, scale: tensor(scale)? })
+        Ok(Self { condition: engine.tensor(condition)?, scale: engine.tensor(scale)? })
     }
 
     /// The residuals at one timestep for one text.

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::guidance::{self, MotionTarget};
 use crate::motion::Motion;
 use crate::schedule::Schedule;
-use crate::session::{Cancel, Input, tensor};
+use crate::session::{Cancel, Input};
 use crate::settings::Settings;
 
 /// What stays the same over the steps of one run.
@@ -70,15 +70,15 @@ impl Denoising {
         let control = match (&settings.control, condition) {
             (Some(control), Some(condition)) => {
                 let key = NetworkKey::Control(control.kind, shape.clone());
-                Some((key, Conditioning::new(condition, control.scale)?))
+                Some((key, Conditioning::new(engine, condition, control.scale)?))
             }
             (None, None) => None,
             _ => return Err(Error::failure("a control needs a condition, and a condition a control")),
         };
         let mut targets = Vec::new();
         for (name, MotionTarget { target, weight }) in guidance::motion_targets(motion)? {
-            targets.push((format!("target.{name}"), tensor(target.into_dyn())?));
-            targets.push((format!("weight.{name}"), tensor(weight.into_dyn())?));
+            targets.push((format!("target.{name}"), engine.tensor(target.into_dyn())?));
+            targets.push((format!("weight.{name}"), engine.tensor(weight.into_dyn())?));
         }
         Ok(Self {
             schedule,
@@ -86,8 +86,8 @@ impl Denoising {
             denoiser: NetworkKey::Denoiser(shape.clone()),
             guided: NetworkKey::Guided(shape, settings.blocks.clone()),
             control,
-            prompt: tensor(prompt)?,
-            negative: tensor(negative)?,
+            prompt: engine.tensor(prompt)?,
+            negative: engine.tensor(negative)?,
             motion: motion.clone(),
             targets,
         })
@@ -115,7 +115,7 @@ impl Denoising {
     pub fn step(&self, engine: &mut Engine, index: usize, latents: &ArrayD<f32>, cancel: &Cancel) -> Result<Step> {
         let step = self.schedule.step(index)?;
         let timestep = self.schedule.timesteps[index];
-        let timestep = tensor(ArrayD::from_elem(IxDyn(&[1]), timestep as f32))?;
+        let timestep = engine.tensor(ArrayD::from_elem(IxDyn(&[1]), timestep as f32))?;
 
         let noise_uncond = if self.settings.cfg == 0.0 {
             None

@@ -8,11 +8,15 @@ use motionclone_onnx::manifest::Manifest;
 use motionclone_onnx::model::unet3d::UnetShape;
 use motionclone_onnx::model::vae::VaeShape;
 use ndarray::{ArrayD, IxDyn};
+use ort::value::DynValue;
 
-use crate::bundle::{Bundle, NetworkKey};
+use crate::bundle::{Bundle, Lowering, NetworkKey};
 use crate::error::{Error, Result};
-use crate::session::{Cancel, Device, Input, Network, RunSettings, Runtime};
+use crate::session::{Cancel, Device, Input, Network, RunSettings, Runtime, tensor};
 use crate::settings::Settings;
+
+/// What CUDA devices run where an engine's options do not say.
+const CUDA_LOWERING: Lowering = Lowering::Portable;
 
 /// How an engine is opened.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +27,12 @@ pub struct EngineOptions {
     pub runtime: Option<PathBuf>,
     /// CPU threads; one a core when absent.
     pub threads: Option<usize>,
+    /// The operators that CUDA devices run; the CPU always runs the portable ones.
+    pub cuda_lowering: Option<Lowering>,
+    /// Whether nodes of networks lowered for CUDA may run on the CPU; otherwise such a network is refused.
+    pub cpu_nodes: bool,
+    /// Where ONNX Runtime's profiler writes, one file a network, under names that begin so.
+    pub profile: Option<PathBuf>,
 }
 
 /// A bundle, a device, and loaded networks, which stay from one job to the next while the sizes stay the same.
@@ -42,17 +52,19 @@ impl Engine {
     pub fn open(bundle: &Path, options: &EngineOptions) -> Result<Self> {
         let bundle = Bundle::open(bundle)?;
         let runtime = Runtime::load(options.runtime.as_deref())?;
-        let mut run = RunSettings { threads: options.threads, cuda: None };
+        let lowering = options.cuda_lowering.unwrap_or(CUDA_LOWERING);
+        let EngineOptions { threads, cpu_nodes, ref profile, .. } = *options;
+        let mut run = RunSettings { threads, cpu_nodes, profile: profile.clone(), ..Default::default() };
         let device = match options.device {
             Device::Cpu => "CPU".to_string(),
             Device::Cuda(number) => {
-                run.cuda = Some(number);
+                (run.cuda, run.lowering) = (Some(number), lowering);
                 probe(runtime, &run)
                     .map_err(|e| Error::input(format!("CUDA device {number} does not work here: {e}")))?;
                 format!("CUDA device {number}")
             }
             Device::Auto => {
-                let cuda = RunSettings { cuda: Some(0), ..run.clone() };
+                let cuda = RunSettings { cuda: Some(0), lowering, ..run.clone() };
                 match probe(runtime, &cuda) {
                     Ok(()) => {
                         run = cuda;
@@ -105,6 +117,23 @@ impl Engine {
         self.networks.get_mut(key).ok_or_else(|| Error::failure("a loaded network is gone"))
     }
 
+    /// A tensor that is made once and given to many runs, in the device's memory.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn tensor(&self, array: ArrayD<f32>) -> Result<DynValue> {
+        tensor(array, &self.run)
+    }
+
+    /// Ends the profiles of all loaded networks, which takes the networks with it, and names the files.
+    ///
+    /// # Errors
+    /// When ONNX Runtime cannot write one.
+    pub fn end_profiles(&mut self) -> Result<Vec<(String, PathBuf)>> {
+        let networks = std::mem::take(&mut self.networks);
+        networks.into_iter().map(|(key, network)| Ok((key.name(), network.end_profile()?))).collect()
+    }
+
     /// Frees every loaded network that is not named.
     pub fn keep(&mut self, keys: &[NetworkKey]) {
         self.networks.retain(|key, _| keys.contains(key));
@@ -112,12 +141,12 @@ impl Engine {
 
     /// The sizes of a run's autoencoder.
     pub fn vae_shape(&self, settings: &Settings) -> VaeShape {
-        self.bundle.vae_shape(settings)
+        self.bundle.vae_shape(settings, self.run.lowering)
     }
 
     /// The sizes of a run's UNet.
     pub fn unet_shape(&self, settings: &Settings) -> UnetShape {
-        self.bundle.unet_shape(settings, settings.control.as_ref().map(|c| c.kind))
+        self.bundle.unet_shape(settings, settings.control.as_ref().map(|c| c.kind), self.run.lowering)
     }
 
     /// A prompt's text embeddings `[1, tokens, c]`, and the part of the prompt that did not fit.
@@ -138,7 +167,7 @@ impl Engine {
 /// The devices that networks can run on here: the CPU, and every CUDA device that works.
 pub fn devices(runtime: &Runtime) -> Vec<Device> {
     let cuda = (0..).take_while(|number| {
-        runtime.has_cuda() && probe(runtime, &RunSettings { threads: None, cuda: Some(*number) }).is_ok()
+        runtime.has_cuda() && probe(runtime, &RunSettings { cuda: Some(*number), ..Default::default() }).is_ok()
     });
     std::iter::once(Device::Cpu).chain(cuda.map(Device::Cuda)).collect()
 }
@@ -149,7 +178,8 @@ fn probe(runtime: &Runtime, run: &RunSettings) -> Result<()> {
     let x = g.input("x", Element::Float32, &[1]);
     let y = g.add(x, x)?;
     g.output("y", y);
-    let mut network = Network::load(runtime, "probe", &write::to_onnx(&g, "")?, Path::new("."), run)?;
+    let run = RunSettings { profile: None, ..run.clone() };
+    let mut network = Network::load(runtime, "probe", &write::to_onnx(&g, "")?, Path::new("."), &run)?;
     let one = ArrayD::from_elem(IxDyn(&[1]), 1.0);
     let two = network.run(&[("x", Input::Array(&one))], &Cancel::default())?.array("y")?;
     if two.first() == Some(&2.0) { Ok(()) } else { Err(Error::failure("it adds one and one to something else")) }

@@ -7,18 +7,18 @@ use std::path::{Path, PathBuf};
 use motionclone_onnx::manifest::WEIGHTS_FILE;
 use motionclone_onnx::unfinished;
 
-use crate::bundle::{Bundle, NetworkKey};
+use crate::bundle::{Bundle, Lowering, NetworkKey};
 use crate::error::{Error, Result};
 use crate::session::Cancel;
 use crate::settings::Settings;
 
 /// Every network that runs with these sizes and guided blocks need: text, pictures and sketches.
 pub fn networks(bundle: &Bundle, settings: &Settings) -> Vec<NetworkKey> {
-    let vae = bundle.vae_shape(settings);
+    let vae = bundle.vae_shape(settings, Lowering::Portable);
     let mut keys = vec![NetworkKey::TextEncoder, NetworkKey::VaeEncoder(vae), NetworkKey::VaeDecoder(vae)];
     let controls = bundle.manifest.controls.keys().copied();
     for control in std::iter::once(None).chain(controls.map(Some)) {
-        let shape = bundle.unet_shape(settings, control);
+        let shape = bundle.unet_shape(settings, control, Lowering::Portable);
         keys.extend(control.map(|kind| NetworkKey::Control(kind, shape.clone())));
         keys.push(NetworkKey::Extractor(shape.clone(), settings.blocks.clone()));
         keys.push(NetworkKey::Guided(shape.clone(), settings.blocks.clone()));
@@ -50,7 +50,7 @@ pub fn export(
         cancel.check()?;
         let name = format!("{}.onnx", key.name());
         let path = unfinished.path().join(&name);
-        std::fs::write(&path, bundle.model(&key)?).map_err(|e| Error::io(&path, e))?;
+        std::fs::write(&path, bundle.model(&key, Lowering::Portable)?).map_err(|e| Error::io(&path, e))?;
         names.push(name);
     }
     copy(bundle.weights.path(), &unfinished.path().join(WEIGHTS_FILE), cancel, copied)?;

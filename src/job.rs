@@ -16,7 +16,7 @@ use crate::motion::{Motion, MotionInfo, SparseAttention};
 use crate::preview::preview;
 use crate::random::CpuGenerator;
 use crate::schedule::Schedule;
-use crate::session::{Cancel, tensor};
+use crate::session::Cancel;
 use crate::settings::Settings;
 use crate::vae;
 
@@ -125,14 +125,14 @@ impl Engine {
     ) -> Result<BTreeMap<String, ArrayD<f32>>> {
         report(watch, Stage::Extract, 0, 1);
         let (text, _) = self.encode_text("", cancel)?;
-        let text = tensor(text)?;
+        let text = self.tensor(text)?;
         let clean = vae::images_to_video(latents);
         let noise = initial_latents(settings.seed, clean.shape())?;
         let schedule = Schedule::new(&self.manifest().schedule, 1, 0, 0.0)?;
         let flat = |a: &ArrayD<f32>| a.iter().copied().collect::<Vec<f32>>();
         let noisy = schedule.add_noise(&flat(&clean), &flat(&noise), settings.noise_step as i64)?;
         let noisy = ArrayD::from_shape_vec(clean.raw_dim(), noisy).map_err(|e| Error::failure(e.to_string()))?;
-        let timestep = tensor(ArrayD::from_elem(IxDyn(&[1]), settings.noise_step as f32))?;
+        let timestep = self.tensor(ArrayD::from_elem(IxDyn(&[1]), settings.noise_step as f32))?;
 
         let shape = self.unet_shape(settings);
         let residuals = match &settings.control {
@@ -144,6 +144,7 @@ impl Engine {
                     ControlKind::Scribble => pixels.ok_or_else(|| Error::failure("a sketch control needs pixels"))?,
                 };
                 let conditioning = Conditioning::new(
+                    self,
                     condition(&source.select(Axis(0), &places), &places, settings.frames)?,
                     control.scale,
                 )?;

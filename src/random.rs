@@ -75,9 +75,104 @@ fn box_muller(block: &mut [f32; BLOCK]) {
     }
 }
 
+/// PyTorch's generator on a CUDA device: Philox4x32-10 (Salmon et al., 2011), each thread of a kernel with a
+/// subsequence of its own.
+#[derive(Debug, Clone)]
+pub struct CudaGenerator {
+    seed: u64,
+    /// Blocks of four numbers that each thread has used.
+    used: u64,
+    /// Threads that the device runs at once.
+    resident: usize,
+}
+
+/// Threads of a block of PyTorch's kernels that draw.
+const CUDA_BLOCK: usize = 256;
+
+impl CudaGenerator {
+    /// The generator that `torch.Generator("cuda").manual_seed(seed)` gives on a device of so many multiprocessors, each
+    /// of which runs so many threads (132 and 2048 on an H100). The device counts: it decides which thread draws what
+    /// once there are more numbers than threads.
+    pub fn new(seed: u64, multiprocessors: usize, threads: usize) -> Self {
+        Self { seed, used: 0, resident: multiprocessors * (threads / CUDA_BLOCK) * CUDA_BLOCK }
+    }
+
+    /// `count` independent standard normal numbers: `torch.randn(count, generator=self, device="cuda")` in float32.
+    pub fn randn(&mut self, count: usize) -> Vec<f32> {
+        let threads = count.div_ceil(CUDA_BLOCK) * CUDA_BLOCK;
+        let threads = threads.min(self.resident).max(1);
+        let mut values = vec![0.0; count];
+        let rounds = count.div_ceil(4 * threads);
+        for round in 0..rounds {
+            for thread in 0..threads {
+                // A thread's four numbers lie a kernel's width apart.
+                let first = round * 4 * threads + thread;
+                if first >= count {
+                    break;
+                }
+                let counter = self.used + round as u64;
+                for (place, value) in normal_four(philox(self.seed, counter, thread as u64)).into_iter().enumerate() {
+                    if let Some(slot) = values.get_mut(first + place * threads) {
+                        *slot = value;
+                    }
+                }
+            }
+        }
+        self.used += rounds as u64;
+        values
+    }
+}
+
+/// Four random words for a counter within a subsequence.
+fn philox(key: u64, counter: u64, subsequence: u64) -> [u32; 4] {
+    let mut words = [counter as u32, (counter >> 32) as u32, subsequence as u32, (subsequence >> 32) as u32];
+    let mut key = [key as u32, (key >> 32) as u32];
+    for _ in 0..10 {
+        let a = u64::from(words[0]) * 0xD251_1F53;
+        let b = u64::from(words[2]) * 0xCD9E_8D57;
+        words = [(b >> 32) as u32 ^ words[1] ^ key[0], b as u32, (a >> 32) as u32 ^ words[3] ^ key[1], a as u32];
+        key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
+    }
+    words
+}
+
+/// Box–Muller on each pair of words, sine before cosine, as cuRAND does in float32.
+fn normal_four(words: [u32; 4]) -> [f32; 4] {
+    const UNIT: f32 = 1.0 / 4_294_967_296.0;
+    const TURN: f32 = std::f32::consts::TAU * UNIT;
+    let pair = |a: u32, b: u32| {
+        let radius = (-2.0 * (a as f32 * UNIT + UNIT / 2.0).ln()).sqrt();
+        let (sin, cos) = (b as f32 * TURN + TURN / 2.0).sin_cos();
+        [radius * sin, radius * cos]
+    };
+    let [[a, b], [c, d]] = [pair(words[0], words[1]), pair(words[2], words[3])];
+    [a, b, c, d]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn philox_gives_the_published_words() {
+        // The known answers that come with the generator's paper.
+        assert_eq!(philox(0, 0, 0), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+        let ones = u64::MAX;
+        assert_eq!(philox(ones, ones, ones), [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
+        let pi = philox(0x299f_31d0_a409_3822, 0x85a3_08d3_243f_6a88, 0x0370_7344_1319_8a2e);
+        assert_eq!(pi, [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]);
+    }
+
+    #[test]
+    fn cuda_draws_begin_as_pytorch_s() {
+        // torch.randn(n, device="cuda") for few numbers, which no device's size changes.
+        let close = |seed: u64, expected: &[f32]| {
+            let found = CudaGenerator::new(seed, 132, 2048).randn(expected.len());
+            assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-4), "{found:?}");
+        };
+        close(0, &[-0.9247, -0.4253, -2.6438, 0.1452, -0.1209, -0.5797]);
+        close(42, &[0.1940, 2.1614, -0.1721, 0.8491, -1.9244, 0.6530]);
+    }
 
     // The tables come from PyTorch 2.15 on a CPU:
     //   g = torch.Generator().manual_seed(SEED)

@@ -7,9 +7,11 @@ use std::sync::{Arc, Mutex, OnceLock};
 use ndarray::ArrayD;
 use ort::environment::GlobalThreadPoolOptions;
 use ort::ep;
+use ort::memory::AllocationDevice;
 use ort::session::{RunOptions, Session, SessionInputValue};
 use ort::value::{DynValue, Tensor, TensorRef};
 
+use crate::bundle::Lowering;
 pub use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::sync::lock;
@@ -157,6 +159,12 @@ pub struct RunSettings {
     pub threads: Option<usize>,
     /// CUDA device, or the CPU when absent.
     pub cuda: Option<i32>,
+    /// The operators of the networks.
+    pub lowering: Lowering,
+    /// Whether nodes of networks lowered for CUDA may run on the CPU; otherwise such a network is refused.
+    pub cpu_nodes: bool,
+    /// Where ONNX Runtime's profiler writes, one file a network, under names that begin so.
+    pub profile: Option<PathBuf>,
 }
 
 /// One network, loaded.
@@ -200,10 +208,29 @@ impl Network {
             builder = builder.with_independent_thread_pool()?.with_intra_threads(threads)?;
         }
         if let Some(device) = settings.cuda {
-            let provider = ep::CUDA::default().with_device_id(device).build().error_on_failure();
-            builder = builder.with_execution_providers([provider])?;
+            let half = settings.lowering != Lowering::Portable;
+            let provider = ep::CUDA::default()
+                .with_device_id(device)
+                // Without it cuDNN leaves tensor cores alone, in half precision too; float32 stays exact.
+                .with_tf32(half)
+                // Doubling its memory each time would ask for up to twice what a job needs.
+                .with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested);
+            builder = builder.with_execution_providers([provider.build().error_on_failure()])?;
+            if half && !settings.cpu_nodes {
+                // A node on the CPU would be a mistake of the lowering and make every step wait.
+                builder = builder.with_config_entry("session.disable_cpu_ep_fallback", "1")?;
+            }
+        }
+        if let Some(path) = &settings.profile {
+            builder = builder.with_profiling(path)?;
         }
         builder.commit_from_memory(model)
+    }
+
+    /// Ends the profile that the settings asked for and names its file.
+    pub(crate) fn end_profile(mut self) -> Result<PathBuf> {
+        let path = self.session.end_profiling().map_err(|e| Error::failure(format!("{}'s profile: {e}", self.name)))?;
+        Ok(path.into())
     }
 
     /// Runs the network once.
@@ -269,10 +296,16 @@ impl Outputs {
     }
 }
 
-/// A tensor that is made once and given to many runs.
+/// A tensor that is made once and given to many runs, in the memory of the device that they run on.
 ///
 /// # Errors
-/// When ONNX Runtime has no memory for it.
-pub fn tensor(array: ArrayD<f32>) -> Result<DynValue> {
-    Ok(Tensor::from_array(array).map_err(|e| Error::failure(format!("cannot make a tensor: {e}")))?.into_dyn())
+/// When there is no memory for it.
+pub fn tensor(array: ArrayD<f32>, settings: &RunSettings) -> Result<DynValue> {
+    let failed = |e: ort::Error| Error::failure(format!("cannot make a tensor: {e}"));
+    let tensor = Tensor::from_array(array).map_err(failed)?;
+    match settings.cuda {
+        // Where it cannot be made there, every run copies it for itself.
+        Some(device) => Ok(tensor.to(AllocationDevice::CUDA, device).unwrap_or(tensor).into_dyn()),
+        None => Ok(tensor.into_dyn()),
+    }
 }

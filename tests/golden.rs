@@ -6,20 +6,19 @@
 
 mod recorded;
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use motionclone::frames::{Frames, sample_indices};
 use motionclone::guidance;
 use motionclone::job::Event;
-use motionclone::motion::{Motion, MotionInfo, SparseAttention};
+use motionclone::motion::{Motion, SparseAttention};
 use motionclone::onnx::checkpoint::{ImportOptions, import};
 use motionclone::onnx::model::config::ControlKind;
 use motionclone::random::CpuGenerator;
 use motionclone::schedule::Schedule;
 use motionclone::session::{Cancel, Device};
-use motionclone::settings::{Control, Settings};
+use motionclone::settings::Settings;
 use motionclone::{Engine, EngineOptions, vae};
 use ndarray::{ArrayD, Axis, IxDyn};
 use recorded::{Case, golden};
@@ -95,59 +94,6 @@ fn engine(adapter: bool, folder: &tempfile::TempDir) -> Engine {
     Engine::open(&out, &EngineOptions { device: Device::Cpu, ..Default::default() }).unwrap()
 }
 
-fn settings(case: &Case, engine: &Engine) -> Settings {
-    let text = |key: &str| case.settings[key].as_str().unwrap().to_string();
-    let count = |key: &str| case.settings[key].as_u64().unwrap() as usize;
-    let number = |key: &str| case.settings[key].as_f64().unwrap();
-    let control = case.settings["kind"].as_str().map(|kind| Control {
-        kind: if kind == "rgb" { ControlKind::Rgb } else { ControlKind::Scribble },
-        scale: number("controlnet_scale"),
-        images: case.settings["image_index"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|frame| (Frames { width: 0, height: 0, data: Vec::new() }, frame.as_u64().unwrap() as usize))
-            .collect(),
-    });
-    Settings {
-        prompt: text("prompt"),
-        negative_prompt: text("negative_prompt"),
-        seed: count("seed") as u64,
-        width: count("width"),
-        height: count("height"),
-        frames: count("video_length"),
-        steps: count("inference_steps"),
-        guidance_steps: count("guidance_steps"),
-        guidance_scale: number("guidance_scale"),
-        warm_up: count("warm_up_steps"),
-        cool_up: count("cool_up_steps"),
-        motion_weight: number("motion_guidance_weight"),
-        cfg: number("cfg_scale"),
-        noise_step: count("add_noise_step"),
-        blocks: case.settings["motion_guidance_blocks"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|block| block.as_str().unwrap().to_string())
-            .collect(),
-        control,
-        ..Settings::new(&engine.manifest().defaults, "")
-    }
-}
-
-/// The recorded motion representation.
-fn motion(case: &Case, settings: &Settings, engine: &Engine) -> Motion {
-    let mut maps = BTreeMap::new();
-    for name in case.names().iter().filter_map(|name| name.strip_prefix("extract.value.")) {
-        let values = case.array(&format!("extract.value.{name}"));
-        let &[positions, heads, frames, k] = values.shape() else { panic!("{name}: {:?}", values.shape()) };
-        let values = values.into_raw_vec_and_offset().0;
-        let indices = case.bytes(&format!("extract.index.{name}"));
-        maps.insert(name.to_string(), SparseAttention { positions, heads, frames, k, values, indices });
-    }
-    Motion { maps, info: MotionInfo::new(engine.manifest(), settings, "recorded") }
-}
-
 fn recorded_frames(case: &Case, settings: &Settings) -> Frames {
     let planar = ArrayD::from_shape_vec(
         IxDyn(&[settings.frames, 3, settings.height, settings.width]),
@@ -198,7 +144,7 @@ fn extraction(case: &Case, settings: &Settings, engine: &mut Engine, table: &mut
     let latents = engine.encode_with(&vae::pixels(&frames), &noise, settings, &mut watch, &cancel).unwrap();
     let pixels = vae::unit_pixels(&frames);
     let maps = engine.attention(&latents, Some(&pixels), settings, &mut watch, &cancel).unwrap();
-    let recorded = motion(case, settings, engine);
+    let recorded = case.motion(engine.manifest(), settings);
     assert_eq!(maps.keys().collect::<Vec<_>>(), recorded.maps.keys().collect::<Vec<_>>());
     for (name, map) in &maps {
         let expected = case.array(&format!("extract.attention.{name}"));
@@ -224,7 +170,7 @@ fn control_images(case: &Case) -> Option<ArrayD<f32>> {
 
 fn steps(case: &Case, settings: &Settings, engine: &mut Engine, table: &mut Table) {
     let (mut watch, cancel) = (|_: Event| (), Cancel::default());
-    let motion = motion(case, settings, engine);
+    let motion = case.motion(engine.manifest(), settings);
     let images = control_images(case);
     let denoising = engine.denoising(&motion, settings, images.as_ref(), &mut watch, &cancel).unwrap();
     for index in 0..settings.steps {
@@ -289,7 +235,7 @@ fn read_clip(path: &Path) -> Frames {
 /// Frames from the clip itself, and condition images from their files, where those are at hand.
 fn files(case: &Case, settings: &Settings, engine: &mut Engine, table: &mut Table) {
     let (mut watch, cancel) = (|_: Event| (), Cancel::default());
-    let path = clips().join(case.settings["reference_video"].as_str().unwrap());
+    let path = clips().join(case.config["reference_video"].as_str().unwrap());
     if path.exists() {
         let clip = read_clip(&path);
         let data =
@@ -302,7 +248,7 @@ fn files(case: &Case, settings: &Settings, engine: &mut Engine, table: &mut Tabl
         println!("{}: frames from the clip are not checked: no {}", case.name, path.display());
     }
     let Some(expected) = control_images(case) else { return };
-    let names = case.settings["condition_images"].as_array().unwrap();
+    let names = case.config["condition_images"].as_array().unwrap();
     for (index, name) in names.iter().enumerate() {
         let path = clips().join("../condition_images").join(name.as_str().unwrap());
         if !path.exists() {
@@ -328,8 +274,8 @@ fn every_recorded_run_is_reproduced() {
     let folder = tempfile::tempdir().unwrap();
     let mut table = Table::default();
     for case in Case::all() {
-        let mut engine = engine(case.settings["adapter"].as_bool().unwrap_or(false), &folder);
-        let settings = settings(&case, &engine);
+        let mut engine = engine(case.config["adapter"].as_bool().unwrap_or(false), &folder);
+        let settings = case.settings(engine.manifest());
         text_and_noise(&case, &settings, &mut engine, &mut table);
         let motion = extraction(&case, &settings, &mut engine, &mut table);
         steps(&case, &settings, &mut engine, &mut table);

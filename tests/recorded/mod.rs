@@ -1,8 +1,14 @@
 //! The recorded runs of the reference.
 #![allow(dead_code, reason = "every test program uses a part")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use motionclone::frames::Frames;
+use motionclone::motion::{Motion, MotionInfo, SparseAttention};
+use motionclone::onnx::manifest::Manifest;
+use motionclone::onnx::model::config::ControlKind;
+use motionclone::settings::{Control, Settings};
 use ndarray::{ArrayD, IxDyn};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -18,7 +24,7 @@ pub fn golden() -> PathBuf {
 pub struct Case {
     pub name: String,
     /// The run's configuration.
-    pub settings: Value,
+    pub config: Value,
     file: Vec<u8>,
 }
 
@@ -32,7 +38,7 @@ impl Case {
         assert!(!paths.is_empty());
         let read = |path: PathBuf| Self {
             name: path.file_stem().unwrap().to_string_lossy().into_owned(),
-            settings: serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap(),
+            config: serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap(),
             file: std::fs::read(path.with_extension("safetensors")).unwrap(),
         };
         paths.into_iter().map(read).collect()
@@ -73,5 +79,59 @@ impl Case {
     /// A tensor of bytes.
     pub fn bytes(&self, name: &str) -> Vec<u8> {
         self.tensor(name, Dtype::U8).data().to_vec()
+    }
+
+    /// The run's settings.
+    pub fn settings(&self, manifest: &Manifest) -> Settings {
+        let text = |key: &str| self.config[key].as_str().unwrap().to_string();
+        let count = |key: &str| self.config[key].as_u64().unwrap() as usize;
+        let number = |key: &str| self.config[key].as_f64().unwrap();
+        let control = self.config["kind"].as_str().map(|kind| Control {
+            kind: if kind == "rgb" { ControlKind::Rgb } else { ControlKind::Scribble },
+            scale: number("controlnet_scale"),
+            images: self.config["image_index"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|frame| (Frames { width: 0, height: 0, data: Vec::new() }, frame.as_u64().unwrap() as usize))
+                .collect(),
+        });
+        Settings {
+            prompt: text("prompt"),
+            negative_prompt: text("negative_prompt"),
+            seed: count("seed") as u64,
+            width: count("width"),
+            height: count("height"),
+            frames: count("video_length"),
+            steps: count("inference_steps"),
+            guidance_steps: count("guidance_steps"),
+            guidance_scale: number("guidance_scale"),
+            warm_up: count("warm_up_steps"),
+            cool_up: count("cool_up_steps"),
+            motion_weight: number("motion_guidance_weight"),
+            cfg: number("cfg_scale"),
+            noise_step: count("add_noise_step"),
+            blocks: self.config["motion_guidance_blocks"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|block| block.as_str().unwrap().to_string())
+                .collect(),
+            control,
+            ..Settings::new(&manifest.defaults, "")
+        }
+    }
+
+    /// The recorded motion representation.
+    pub fn motion(&self, manifest: &Manifest, settings: &Settings) -> Motion {
+        let mut maps = BTreeMap::new();
+        for name in self.names().iter().filter_map(|name| name.strip_prefix("extract.value.")) {
+            let values = self.array(&format!("extract.value.{name}"));
+            let &[positions, heads, frames, k] = values.shape() else { panic!("{name}: {:?}", values.shape()) };
+            let values = values.into_raw_vec_and_offset().0;
+            let indices = self.bytes(&format!("extract.index.{name}"));
+            maps.insert(name.to_string(), SparseAttention { positions, heads, frames, k, values, indices });
+        }
+        Motion { maps, info: MotionInfo::new(manifest, settings, "recorded") }
     }
 }

@@ -21,13 +21,13 @@ impl Graph {
 
     /// a constant times `x`
     pub fn scale(&mut self, x: Value, factor: f32) -> Result<Value> {
-        let factor = self.constant(&[factor], &[])?;
+        let factor = self.constant_of(self.info(x).element, &[factor], &[])?;
         self.mul(x, factor)
     }
 
     /// `x` plus a constant
     pub fn offset(&mut self, x: Value, amount: f32) -> Result<Value> {
-        let amount = self.constant(&[amount], &[])?;
+        let amount = self.constant_of(self.info(x).element, &[amount], &[])?;
         self.add(x, amount)
     }
 

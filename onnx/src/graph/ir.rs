@@ -253,11 +253,19 @@ impl Graph {
     /// # Errors
     /// When the number of elements does not fit the shape.
     pub fn constant(&mut self, data: &[f32], shape: &[usize]) -> Result<Value> {
-        let bytes = match self.precision {
+        self.constant_of(self.precision, data, shape)
+    }
+
+    /// A constant of floating point.
+    ///
+    /// # Errors
+    /// When the number of elements does not fit the shape.
+    pub fn constant_of(&mut self, element: Element, data: &[f32], shape: &[usize]) -> Result<Value> {
+        let bytes = match element {
             Element::Float16 => data.iter().flat_map(|x| half::f16::from_f32(*x).to_le_bytes()).collect(),
             _ => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
         };
-        self.constant_bytes(bytes, self.precision, shape)
+        self.constant_bytes(bytes, element, shape)
     }
 
     /// A constant of integers, for operators that take shapes or positions as inputs.
@@ -313,6 +321,11 @@ impl Graph {
     /// The node that makes each value, by position in [`Graph::nodes`].
     pub fn producers(&self) -> HashMap<Value, usize> {
         self.nodes.iter().enumerate().flat_map(|(i, node)| node.outputs.iter().map(move |v| (*v, i))).collect()
+    }
+
+    /// The node that makes a value, which is among the latest more often than not.
+    pub(super) fn producer(&self, value: Value) -> Option<&Node> {
+        self.nodes.iter().rev().find(|node| node.outputs.contains(&value))
     }
 
     /// The nodes that the outputs depend on, in order.

@@ -100,6 +100,71 @@ pub enum Op {
         width: usize,
     },
 
+    // ---- ONNX Runtime's own operators (domain com.microsoft), channels last where they take feature maps ----
+    /// [`Op::Conv`] of a channels-last feature map: inputs x, weight `[out, rows, columns, in]`.
+    NhwcConv {
+        /// As in [`Op::Conv`].
+        stride: usize,
+        /// As in [`Op::Conv`].
+        padding: [usize; 4],
+    },
+    /// Nearest-neighbour resize of a channels-last feature map (a standard operator).
+    NhwcResize {
+        /// New rows.
+        height: usize,
+        /// New columns.
+        width: usize,
+    },
+    /// [`Op::GroupNorm`] of a channels-last feature map with statistics in float32: inputs x, scale and bias per
+    /// channel in float32.
+    NhwcGroupNorm {
+        /// Groups of channels, with an even number of channels each.
+        groups: usize,
+        /// Added to the variance.
+        epsilon: f32,
+        /// Whether SiLU follows.
+        silu: bool,
+    },
+    /// [`Op::NhwcGroupNorm`] of s = x + skip + shift: inputs x, scale, bias, skip (like x, or `[images, channels]`),
+    /// optional shift per channel; outputs the norm of s, and s.
+    SkipGroupNorm {
+        /// As in [`Op::NhwcGroupNorm`].
+        groups: usize,
+        /// As in [`Op::NhwcGroupNorm`].
+        epsilon: f32,
+        /// As in [`Op::NhwcGroupNorm`].
+        silu: bool,
+    },
+    /// [`Op::LayerNorm`] of s = x + skip + shift: inputs x, skip, scale, bias, optional shift per channel; outputs the
+    /// norm of s, and s.
+    SkipLayerNorm {
+        /// Added to the variance.
+        epsilon: f32,
+    },
+    /// [`Op::Attention`] in one kernel.
+    MultiHeadAttention {
+        /// Heads.
+        heads: usize,
+    },
+    /// [`Op::Geglu`] of x + bias: inputs x `[batch, rows, n]`, bias `[n]`.
+    BiasSplitGelu,
+    /// x · sigmoid(alpha · x)
+    ScaledSwish {
+        /// 1 is SiLU.
+        alpha: f32,
+    },
+    /// alpha · a·b, each turned over its last two axes first where asked.
+    FusedMatMul {
+        /// Whether a is turned.
+        transpose_a: bool,
+        /// Whether b is turned.
+        transpose_b: bool,
+        /// Factor.
+        alpha: f32,
+    },
+    /// The order along the axes turned round (a standard operator).
+    Reverse(Vec<usize>),
+
     // ---- rewritten by a lowering ----
     /// x · sigmoid(x)
     Silu,
@@ -193,6 +258,16 @@ impl Op {
             Self::LayerNorm { .. } => "LayerNormalization",
             Self::InstanceNorm { .. } => "InstanceNormalization",
             Self::Resize { .. } => "Resize",
+            Self::NhwcConv { .. } => "NhwcConv",
+            Self::NhwcResize { .. } => "NhwcResize",
+            Self::NhwcGroupNorm { .. } => "NhwcGroupNorm",
+            Self::SkipGroupNorm { .. } => "SkipGroupNorm",
+            Self::SkipLayerNorm { .. } => "SkipLayerNormalization",
+            Self::MultiHeadAttention { .. } => "MultiHeadAttention",
+            Self::BiasSplitGelu => "BiasSplitGelu",
+            Self::ScaledSwish { .. } => "ScaledSwish",
+            Self::FusedMatMul { .. } => "FusedMatMul",
+            Self::Reverse(_) => "Reverse",
             Self::Silu => "Silu",
             Self::QuickGelu => "QuickGelu",
             Self::Geglu => "Geglu",
@@ -217,8 +292,14 @@ impl Op {
         let shapes: Vec<&[usize]> = inputs.iter().map(|i| i.shape.as_slice()).collect();
         let misfit = || Error::failure(format!("{} does not take inputs of shapes {shapes:?}", self.name()));
         let first = *inputs.first().ok_or_else(misfit)?;
-        let mixed = inputs.iter().any(|i| i.element != first.element);
-        if mixed && !matches!(self, Self::Gather) {
+        // Scale and bias of ONNX Runtime's group norms are float32 beside feature maps of any type.
+        let own_types = match self {
+            Self::NhwcGroupNorm { .. } | Self::SkipGroupNorm { .. } => &[1, 2][..],
+            Self::Gather => &[1],
+            _ => &[],
+        };
+        let mixed = inputs.iter().enumerate().any(|(at, i)| i.element != first.element && !own_types.contains(&at));
+        if mixed {
             return Err(Error::failure(format!("{}: inputs of different element types", self.name())));
         }
         let shape = self.infer_shape(&shapes, layout).ok_or_else(misfit)?;
@@ -226,6 +307,9 @@ impl Op {
         let mut outputs = vec![(element, shape)];
         if let Self::AttentionGradient { keys: true, .. } = self {
             outputs.extend([(element, shapes[1].to_vec()), (element, shapes[2].to_vec())]);
+        }
+        if let Self::SkipGroupNorm { .. } | Self::SkipLayerNorm { .. } = self {
+            outputs.push(outputs[0].clone());
         }
         Ok(outputs)
     }
@@ -320,6 +404,51 @@ impl Op {
             Self::Resize { height, width } | Self::ResizeGradient { height, width } => {
                 Some(layout.shape(FeatureMap { height: *height, width: *width, ..map()? }))
             }
+            Self::NhwcConv { stride, padding } => {
+                let [out, rows, columns, inner] = *second(shapes, 2)? else { return None };
+                Layout::ChannelsLast.feature_map(x).ok()?;
+                let op = Self::Conv { stride: *stride, padding: *padding };
+                op.infer_shape(&[x, &[out, inner, rows, columns]], Layout::ChannelsLast)
+            }
+            Self::NhwcResize { height, width } => {
+                Self::Resize { height: *height, width: *width }.infer_shape(shapes, Layout::ChannelsLast)
+            }
+            Self::NhwcGroupNorm { groups, epsilon, .. } => {
+                let op = Self::GroupNorm { groups: *groups, epsilon: *epsilon };
+                let even = (x.last()? / groups).is_multiple_of(2);
+                op.infer_shape(shapes, Layout::ChannelsLast).filter(|_| even)
+            }
+            Self::SkipGroupNorm { groups, epsilon, silu } => {
+                let op = Self::NhwcGroupNorm { groups: *groups, epsilon: *epsilon, silu: *silu };
+                let (channels, skip) = (*x.last()?, *shapes.get(3)?);
+                let fits = skip == x || skip == [x[0], channels];
+                let shift = shapes.get(4).is_none_or(|s| **s == [channels]);
+                op.infer_shape(&shapes[..3], layout).filter(|_| fits && shift && shapes.len() <= 5)
+            }
+            Self::SkipLayerNorm { .. } => {
+                let last = [*x.last()?];
+                let fits = shapes.len() >= 4 && shapes.len() <= 5 && shapes[1] == x && x.len() == 3;
+                (fits && shapes[2..].iter().all(|s| **s == last)).then(same)?
+            }
+            Self::MultiHeadAttention { heads } => Self::Attention { heads: *heads }.infer_shape(shapes, layout),
+            Self::BiasSplitGelu => {
+                let fits = x.len() == 3 && second(shapes, 2)? == [*x.last()?];
+                Self::Geglu.infer_shape(&shapes[..1], layout).filter(|_| fits)
+            }
+            Self::ScaledSwish { .. } => (shapes.len() == 1).then(same)?,
+            Self::FusedMatMul { transpose_a, transpose_b, .. } => {
+                let turned = |shape: &[usize], turn: bool| {
+                    let mut shape = shape.to_vec();
+                    let rank = shape.len();
+                    if turn && rank >= 2 {
+                        shape.swap(rank - 2, rank - 1);
+                    }
+                    shape
+                };
+                let (a, b) = (turned(x, *transpose_a), turned(second(shapes, 2)?, *transpose_b));
+                Self::MatMul.infer_shape(&[&a, &b], layout)
+            }
+            Self::Reverse(axes) => axes.iter().all(|axis| *axis < x.len()).then(same)?,
             Self::Geglu => {
                 let mut shape = x.to_vec();
                 let last = shape.last_mut()?;

@@ -47,15 +47,15 @@ pub fn lower(graph: &Graph) -> Result<Graph> {
     })
 }
 
-fn one(value: Result<Value>) -> Result<Vec<Value>> {
+pub(super) fn one(value: Result<Value>) -> Result<Vec<Value>> {
     Ok(vec![value?])
 }
 
-fn keep(g: &mut Graph, node: &Node, inputs: &[Value]) -> Result<Vec<Value>> {
+pub(super) fn keep(g: &mut Graph, node: &Node, inputs: &[Value]) -> Result<Vec<Value>> {
     g.node_outputs(node.op.clone(), inputs)
 }
 
-fn halves(g: &mut Graph, x: Value) -> Result<(Value, Value)> {
+pub(super) fn halves(g: &mut Graph, x: Value) -> Result<(Value, Value)> {
     let axis = g.shape(x).len() - 1;
     let length = g.shape(x)[axis];
     Ok((g.slice(x, axis, 0, length / 2)?, g.slice(x, axis, length / 2, length)?))
@@ -73,12 +73,20 @@ fn linear(g: &mut Graph, transpose: bool, inputs: &[Value]) -> Result<Value> {
 }
 
 /// Statistics over each group as one row of an instance norm, then scale and bias per channel.
-fn group_norm(g: &mut Graph, groups: usize, epsilon: f32, x: Value, scale: Value, bias: Value) -> Result<Value> {
+pub(super) fn group_norm(
+    g: &mut Graph,
+    groups: usize,
+    epsilon: f32,
+    x: Value,
+    scale: Value,
+    bias: Value,
+) -> Result<Value> {
     let FeatureMap { count, channels, height, width } = g.feature_map(x)?;
     let shape = g.shape(x).to_vec();
     let rows = g.reshape(x, &[count, groups, channels / groups * height * width])?;
-    let ones = g.constant(&vec![1.0; groups], &[groups])?;
-    let zeros = g.constant(&vec![0.0; groups], &[groups])?;
+    let element = g.info(x).element;
+    let ones = g.constant_of(element, &vec![1.0; groups], &[groups])?;
+    let zeros = g.constant_of(element, &vec![0.0; groups], &[groups])?;
     let normal = g.node(Op::InstanceNorm { epsilon }, &[rows, ones, zeros])?;
     let normal = g.reshape(normal, &shape)?;
     let (scale, bias) = (affine(g, scale)?, affine(g, bias)?);
@@ -93,7 +101,7 @@ fn affine(g: &mut Graph, parameter: Value) -> Result<Value> {
 }
 
 /// σ(x)·(1 + x·(1 − σ(x)))·dy
-fn silu_gradient(g: &mut Graph, x: Value, dy: Value) -> Result<Value> {
+pub(super) fn silu_gradient(g: &mut Graph, x: Value, dy: Value) -> Result<Value> {
     let gate = g.node(Op::Sigmoid, &[x])?;
     let value = g.mul(x, gate)?;
     let product = g.mul(value, gate)?;
@@ -103,7 +111,7 @@ fn silu_gradient(g: &mut Graph, x: Value, dy: Value) -> Result<Value> {
 }
 
 /// For y = a·gelu(b): da = gelu(b)·dy, db = a·(Φ(b) + b·φ(b))·dy.
-fn geglu_gradient(g: &mut Graph, x: Value, dy: Value) -> Result<Value> {
+pub(super) fn geglu_gradient(g: &mut Graph, x: Value, dy: Value) -> Result<Value> {
     let (a, b) = halves(g, x)?;
     let scaled = g.scale(b, std::f32::consts::FRAC_1_SQRT_2)?;
     let erf = g.node(Op::Erf, &[scaled])?;
@@ -124,7 +132,7 @@ fn geglu_gradient(g: &mut Graph, x: Value, dy: Value) -> Result<Value> {
 }
 
 /// y ⊙ (dy − Σ y⊙dy)
-fn softmax_gradient(g: &mut Graph, y: Value, dy: Value) -> Result<Value> {
+pub(super) fn softmax_gradient(g: &mut Graph, y: Value, dy: Value) -> Result<Value> {
     let axis = g.shape(y).len() - 1;
     let product = g.mul(y, dy)?;
     let sum = g.reduce_sum(product, &[axis])?;
@@ -138,7 +146,14 @@ fn layer_norm_gradient(g: &mut Graph, epsilon: f32, x: Value, scale: Value, dy: 
     normalise_gradient(g, epsilon, x, inner, axis)
 }
 
-fn group_norm_gradient(g: &mut Graph, groups: usize, epsilon: f32, x: Value, scale: Value, dy: Value) -> Result<Value> {
+pub(super) fn group_norm_gradient(
+    g: &mut Graph,
+    groups: usize,
+    epsilon: f32,
+    x: Value,
+    scale: Value,
+    dy: Value,
+) -> Result<Value> {
     let FeatureMap { count, channels, height, width } = g.feature_map(x)?;
     let shape = g.shape(x).to_vec();
     let scale = affine(g, scale)?;
@@ -178,30 +193,31 @@ fn resize_gradient(g: &mut Graph, height: usize, width: usize, dy: Value) -> Res
         return g.reshape(sum, &[count, channels, height, width]);
     }
     let columns = readers(map.width, width);
-    let columns = g.constant(&columns, &[map.width, width])?;
+    let element = g.info(dy).element;
+    let columns = g.constant_of(element, &columns, &[map.width, width])?;
     let rows = readers(map.height, height);
-    let rows = g.constant(&rows, &[map.height, height])?;
+    let rows = g.constant_of(element, &rows, &[map.height, height])?;
     let rows = g.swap_last(rows)?;
     let across = g.matmul(dy, columns)?;
     g.matmul(rows, across)
 }
 
 /// `[new, old]`, one where the new position reads the old one.
-fn readers(new: usize, old: usize) -> Vec<f32> {
+pub(super) fn readers(new: usize, old: usize) -> Vec<f32> {
     let mut table = vec![0.0; new * old];
     (0..new).for_each(|i| table[i * old + i * old / new] = 1.0);
     table
 }
 
 /// `[batch, n, c]` as `[batch · heads, n, c / heads]`.
-fn split_heads(g: &mut Graph, x: Value, heads: usize) -> Result<Value> {
+pub(super) fn split_heads(g: &mut Graph, x: Value, heads: usize) -> Result<Value> {
     let (batch, n, c) = (g.shape(x)[0], g.shape(x)[1], g.shape(x)[2]);
     let x = g.reshape(x, &[batch, n, heads, c / heads])?;
     let x = g.transpose(x, &[0, 2, 1, 3])?;
     g.reshape(x, &[batch * heads, n, c / heads])
 }
 
-fn merge_heads(g: &mut Graph, x: Value, heads: usize) -> Result<Value> {
+pub(super) fn merge_heads(g: &mut Graph, x: Value, heads: usize) -> Result<Value> {
     let (pairs, n, d) = (g.shape(x)[0], g.shape(x)[1], g.shape(x)[2]);
     let x = g.reshape(x, &[pairs / heads, heads, n, d])?;
     let x = g.transpose(x, &[0, 2, 1, 3])?;
@@ -209,7 +225,7 @@ fn merge_heads(g: &mut Graph, x: Value, heads: usize) -> Result<Value> {
 }
 
 /// The (image, head) pairs of one block after another.
-fn blocks(pairs: usize, map: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(super) fn blocks(pairs: usize, map: usize) -> impl Iterator<Item = (usize, usize)> {
     let size = (ATTENTION_BLOCK / map).clamp(1, pairs);
     (0..pairs).step_by(size).map(move |start| (start, (start + size).min(pairs)))
 }
@@ -227,7 +243,7 @@ fn attention_map(g: &mut Graph, q: Value, k: Value) -> Result<Value> {
     g.softmax(scores)
 }
 
-fn attention(g: &mut Graph, heads: usize, q: Value, k: Value, v: Value) -> Result<Value> {
+pub(super) fn attention(g: &mut Graph, heads: usize, q: Value, k: Value, v: Value) -> Result<Value> {
     let [q, k, v] = attention_parts(g, heads, q, k, v)?;
     let (pairs, m, n) = (g.shape(q)[0], g.shape(q)[1], g.shape(k)[1]);
     let mut parts = Vec::new();

@@ -15,6 +15,8 @@ use crate::{Error, Result};
 const IR_VERSION: i64 = 10;
 /// The first operator set with Gelu.
 const OPSET: i64 = 20;
+/// The domain of ONNX Runtime's own operators, all in its version 1.
+const OWN_DOMAIN: &str = "com.microsoft";
 
 /// The model's bytes. `weights` is the weight file's name, relative to the model's folder.
 ///
@@ -57,6 +59,10 @@ pub fn to_onnx(graph: &Graph, weights: &str) -> Result<Vec<u8>> {
         .filter(|(_, info)| made.contains(info.name.as_str()) && !outputs.contains(info.name.as_str()))
         .map(|(_, info)| value_info_proto(&info.name, info))
         .collect();
+    let mut opset_import = vec![OperatorSetIdProto { domain: String::new(), version: OPSET }];
+    if nodes.iter().any(|node| is_own(&node.op)) {
+        opset_import.push(OperatorSetIdProto { domain: OWN_DOMAIN.into(), version: 1 });
+    }
     let model = ModelProto {
         ir_version: IR_VERSION,
         producer_name: "motionclone".into(),
@@ -69,7 +75,7 @@ pub fn to_onnx(graph: &Graph, weights: &str) -> Result<Vec<u8>> {
             value_info,
             node: protos,
         }),
-        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
+        opset_import,
     };
     Ok(model.encode_to_vec())
 }
@@ -146,11 +152,11 @@ fn node_proto(graph: &mut Graph, node: &Node, index: usize) -> Result<NodeProto>
             "Cast"
         }
         Op::Conv { stride, padding } => {
-            attribute.extend(convolution(graph, node.inputs[1], *stride, *padding));
+            attribute.extend(convolution(&graph.shape(node.inputs[1])[2..], *stride, *padding));
             "Conv"
         }
         Op::ConvTranspose { stride, padding, height, width } => {
-            attribute.extend(convolution(graph, node.inputs[1], *stride, *padding));
+            attribute.extend(convolution(&graph.shape(node.inputs[1])[2..], *stride, *padding));
             let [top, left, bottom, right] = padding;
             let kernel = graph.shape(node.inputs[1]);
             let from = graph.feature_map(node.inputs[0])?;
@@ -171,7 +177,51 @@ fn node_proto(graph: &mut Graph, node: &Node, index: usize) -> Result<NodeProto>
             attribute.push(float("epsilon", *epsilon));
             "InstanceNormalization"
         }
-        Op::Resize { .. } => {
+        Op::NhwcConv { stride, padding } => {
+            let kernel = &graph.shape(node.inputs[1])[1..3];
+            attribute.extend(convolution(kernel, *stride, *padding));
+            "NhwcConv"
+        }
+        Op::NhwcGroupNorm { groups, epsilon, silu } => {
+            attribute.extend(group_norm(*groups, *epsilon, *silu));
+            "GroupNorm"
+        }
+        Op::SkipGroupNorm { groups, epsilon, silu } => {
+            attribute.extend(group_norm(*groups, *epsilon, *silu));
+            "SkipGroupNorm"
+        }
+        Op::SkipLayerNorm { epsilon } => {
+            attribute.push(float("epsilon", *epsilon));
+            let mut proto = proto(graph, node, index, "SkipLayerNormalization", &inputs, attribute);
+            // Outputs 1 and 2 are the statistics.
+            proto.output.splice(1..1, [String::new(), String::new()]);
+            return Ok(proto);
+        }
+        Op::MultiHeadAttention { heads } => {
+            attribute.push(int("num_heads", *heads as i64));
+            "MultiHeadAttention"
+        }
+        Op::BiasSplitGelu => "BiasSplitGelu",
+        Op::ScaledSwish { alpha } => {
+            attribute.push(float("alpha", *alpha));
+            "QuickGelu"
+        }
+        Op::FusedMatMul { transpose_a, transpose_b, alpha } => {
+            attribute.extend([
+                int("transA", i64::from(*transpose_a)),
+                int("transB", i64::from(*transpose_b)),
+                float("alpha", *alpha),
+            ]);
+            "FusedMatMul"
+        }
+        Op::Reverse(axes) => {
+            let axes: Vec<i64> = axes.iter().map(|axis| *axis as i64).collect();
+            for numbers in [vec![-1; axes.len()], vec![i64::MIN; axes.len()], axes.clone(), vec![-1; axes.len()]] {
+                inputs.push(graph.constant_int64(&numbers)?);
+            }
+            "Slice"
+        }
+        Op::Resize { .. } | Op::NhwcResize { .. } => {
             let sizes: Vec<i64> = graph.shape(node.outputs[0]).iter().map(|n| *n as i64).collect();
             let sizes = graph.constant_int64(&sizes)?;
             attribute.extend([
@@ -215,12 +265,35 @@ fn proto(
         name: format!("{}/{op_type}_{index}", node.scope),
         op_type: op_type.into(),
         attribute,
-        domain: String::new(),
+        domain: if is_own(&node.op) { OWN_DOMAIN.into() } else { String::new() },
     }
 }
 
-fn convolution(graph: &Graph, weight: Value, stride: usize, padding: [usize; 4]) -> [AttributeProto; 3] {
-    let kernel = &graph.shape(weight)[2..];
+/// Whether ONNX Runtime defines the operator, not ONNX.
+fn is_own(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::NhwcConv { .. }
+            | Op::NhwcGroupNorm { .. }
+            | Op::SkipGroupNorm { .. }
+            | Op::SkipLayerNorm { .. }
+            | Op::MultiHeadAttention { .. }
+            | Op::BiasSplitGelu
+            | Op::ScaledSwish { .. }
+            | Op::FusedMatMul { .. }
+    )
+}
+
+fn group_norm(groups: usize, epsilon: f32, silu: bool) -> [AttributeProto; 4] {
+    [
+        int("groups", groups as i64),
+        float("epsilon", epsilon),
+        int("activation", i64::from(silu)),
+        int("channels_last", 1),
+    ]
+}
+
+fn convolution(kernel: &[usize], stride: usize, padding: [usize; 4]) -> [AttributeProto; 3] {
     [
         ints("kernel_shape", kernel.iter().map(|n| *n as i64)),
         ints("strides", [stride as i64; 2]),

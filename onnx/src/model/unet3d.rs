@@ -82,7 +82,8 @@ pub fn guided(weights: &WeightIndex, config: &UnetConfig, shape: &UnetShape, blo
     let g = &mut unet.g;
     g.output("noise", noise);
     g.set_scope("motion_loss");
-    let scale = g.input("motion_scale", Element::Float32, &[1]);
+    let strength = g.input("motion_scale", Element::Float32, &[1]);
+    let seed_scale = seed_scale(maps.iter().map(|(_, map)| g.shape(*map)));
     let mut seeds = Vec::new();
     for (name, map) in maps {
         let shape = g.shape(map).to_vec();
@@ -92,13 +93,24 @@ pub fn guided(weights: &WeightIndex, config: &UnetConfig, shape: &UnetShape, blo
         g.output(format!("attention.{name}"), full);
         let difference = g.sub(full, target)?;
         let weighted = g.mul(difference, weight)?;
-        let cotangent = g.mul(weighted, scale)?;
+        let cotangent = g.scale(weighted, seed_scale)?;
         let precision = g.precision;
         seeds.push((map, g.cast(cotangent, precision)?));
     }
     let at_latents = gradient(g, &seeds, latents)?;
+    g.set_scope("motion_loss.gradient");
+    let at_latents = g.scale(at_latents, 1.0 / seed_scale)?;
+    let at_latents = g.mul(at_latents, strength)?;
     g.output("gradient", at_latents);
     Ok(unet.g)
+}
+
+/// What the backward pass is started with, times the motion loss's own cotangents: a power of two, about the number of
+/// queries of a map, so that half precision neither runs out of small numbers nor of large ones. The weights that
+/// guidance gives are 2 over the number of kept entries; the step's strength joins behind the backward pass.
+fn seed_scale<'a>(maps: impl Iterator<Item = &'a [usize]>) -> f32 {
+    let queries = maps.map(|shape| shape[..3].iter().product::<usize>()).max().unwrap_or(1);
+    (queries / 2).next_power_of_two() as f32
 }
 
 /// The guided attention maps of some blocks: each module's path with its number of latent positions.

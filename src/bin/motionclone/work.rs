@@ -32,7 +32,7 @@ pub struct Results<'a> {
 impl Work {
     /// Opens the model on its device.
     pub fn engine(&mut self, args: &EngineArgs) -> Result<Engine> {
-        let options = EngineOptions { device: args.device, runtime: None, threads: args.threads };
+        let options = EngineOptions { device: args.device, threads: args.threads, ..Default::default() };
         let engine = Engine::open(&args.bundle.folder()?, &options)?;
         self.terminal.notice(format!("computing on {}", engine.device_name()));
         Ok(engine)

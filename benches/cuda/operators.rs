@@ -1,0 +1,232 @@
+//! Each kind of layer alone, forward and backward, in float16 on the GPU against float32 on the CPU.
+
+use std::path::Path;
+use std::time::Instant;
+
+use motionclone::onnx::graph::cuda::{self, Fused};
+use motionclone::onnx::graph::gradient::gradient;
+use motionclone::onnx::graph::{Element, Graph, Layout, Op, Value, portable, write};
+use motionclone::random::CpuGenerator;
+use motionclone::session::{Cancel, Input, Network, RunSettings, Runtime};
+use motionclone::{Result, bundle::Lowering};
+use ndarray::ArrayD;
+
+use crate::agreement::{cosine, drawn, relative};
+
+/// Errors over this are a mistake and no rounding.
+const BOUND: f64 = 2e-2;
+
+/// Weights with the same numbers in every graph.
+struct Draw(u64);
+
+impl Draw {
+    fn weight(&mut self, g: &mut Graph, shape: &[usize]) -> Result<Value> {
+        self.0 += 1;
+        let inputs = shape[1..].iter().product::<usize>().max(1);
+        let (mean, spread) = if shape.len() == 1 { (1.0, 0.2) } else { (0.0, 1.0 / (inputs as f32).sqrt()) };
+        let numbers = CpuGenerator::new(self.0).randn(shape.iter().product());
+        // What half precision holds, in both precisions.
+        let round = |n: f32| half::f16::from_f32(mean + spread * n).to_f32();
+        g.constant(&numbers.into_iter().map(round).collect::<Vec<_>>(), shape)
+    }
+}
+
+type Build = dyn Fn(&mut Graph, &mut Draw, Value) -> Result<Value>;
+
+struct Case {
+    name: &'static str,
+    /// The operator to leave out when it fails, as messages name it.
+    family: &'static str,
+    /// A video `[1, channels, frames, rows, columns]`, or rows `[batch, rows, width]`.
+    shape: &'static [usize],
+    build: Box<Build>,
+}
+
+fn case(
+    name: &'static str,
+    family: &'static str,
+    shape: &'static [usize],
+    build: impl Fn(&mut Graph, &mut Draw, Value) -> Result<Value> + 'static,
+) -> Case {
+    Case { name, family, shape, build: Box::new(build) }
+}
+
+fn conv(
+    out: usize,
+    size: usize,
+    stride: usize,
+    padding: [usize; 4],
+) -> impl Fn(&mut Graph, &mut Draw, Value) -> Result<Value> {
+    move |g, draw, x| {
+        let channels = g.feature_map(x)?.channels;
+        let inputs = [x, draw.weight(g, &[out, channels, size, size])?, draw.weight(g, &[out])?];
+        g.node(Op::Conv { stride, padding }, &inputs)
+    }
+}
+
+fn group_norm(g: &mut Graph, draw: &mut Draw, groups: usize, x: Value) -> Result<Value> {
+    let channels = g.feature_map(x)?.channels;
+    let inputs = [x, draw.weight(g, &[channels])?, draw.weight(g, &[channels])?];
+    g.node(Op::GroupNorm { groups, epsilon: 1e-5 }, &inputs)
+}
+
+fn linear(g: &mut Graph, draw: &mut Draw, out: usize, x: Value) -> Result<Value> {
+    let width = g.shape(x)[2];
+    let inputs = [x, draw.weight(g, &[out, width])?, draw.weight(g, &[out])?];
+    g.node(Op::Linear { transpose: true }, &inputs)
+}
+
+fn attention(heads: usize, keys: usize) -> impl Fn(&mut Graph, &mut Draw, Value) -> Result<Value> {
+    move |g, draw, x| {
+        let (batch, width) = (g.shape(x)[0], g.shape(x)[2]);
+        if keys == 0 {
+            return g.attention(x, x, x, heads);
+        }
+        let text = draw.weight(g, &[batch, keys, width])?;
+        let text = g.scale(text, (keys as f32 * width as f32).sqrt())?;
+        g.attention(x, text, text, heads)
+    }
+}
+
+fn cases() -> Vec<Case> {
+    vec![
+        case("linear", "", &[2, 256, 320], |g, draw, x| linear(g, draw, 640, x)),
+        case("convolution", "NhwcConv", &[1, 64, 2, 32, 32], conv(128, 3, 1, [1; 4])),
+        case("convolution 1×1", "", &[1, 64, 2, 16, 16], conv(128, 1, 1, [0; 4])),
+        case("convolution, stride 2", "NhwcConv", &[1, 64, 2, 32, 32], conv(64, 3, 2, [1; 4])),
+        case("convolution, padded at one side", "", &[1, 64, 1, 32, 32], conv(64, 3, 2, [0, 0, 1, 1])),
+        case("convolution from 4 channels", "NhwcConv", &[1, 4, 2, 32, 32], conv(320, 3, 1, [1; 4])),
+        case("convolution to 4 channels", "NhwcConv", &[1, 320, 2, 32, 32], conv(4, 3, 1, [1; 4])),
+        case("group norm", "GroupNorm", &[1, 320, 2, 32, 32], |g, draw, x| group_norm(g, draw, 32, x)),
+        case("group norm, 960 channels", "GroupNorm", &[1, 960, 2, 16, 16], |g, draw, x| group_norm(g, draw, 32, x)),
+        case("group norm, 2560 channels", "GroupNorm", &[1, 2560, 2, 8, 8], |g, draw, x| group_norm(g, draw, 32, x)),
+        case("group norm, one channel each", "", &[1, 32, 2, 16, 16], |g, draw, x| group_norm(g, draw, 32, x)),
+        case("group norm and SiLU", "GroupNorm", &[1, 320, 2, 32, 32], |g, draw, x| {
+            let y = group_norm(g, draw, 32, x)?;
+            g.silu(y)
+        }),
+        case("residual block", "SkipGroupNorm", &[1, 64, 2, 32, 32], |g, draw, x| {
+            let h = conv(64, 3, 1, [1; 4])(g, draw, x)?;
+            let time = draw.weight(g, &[1, 64])?;
+            let time = g.per_channel(time)?;
+            let h = g.add(h, time)?;
+            let h = group_norm(g, draw, 32, h)?;
+            let h = g.silu(h)?;
+            let h = conv(64, 3, 1, [1; 4])(g, draw, h)?;
+            let sum = g.add(x, h)?;
+            let y = group_norm(g, draw, 32, sum)?;
+            g.add(y, sum)
+        }),
+        case("layer norm", "", &[2, 256, 320], |g, draw, x| {
+            let inputs = [x, draw.weight(g, &[320])?, draw.weight(g, &[320])?];
+            g.node(Op::LayerNorm { epsilon: 1e-5 }, &inputs)
+        }),
+        case("residual layer norm", "SkipLayerNormalization", &[2, 256, 320], |g, draw, x| {
+            let h = linear(g, draw, 320, x)?;
+            let sum = g.add(h, x)?;
+            let inputs = [sum, draw.weight(g, &[320])?, draw.weight(g, &[320])?];
+            let y = g.node(Op::LayerNorm { epsilon: 1e-5 }, &inputs)?;
+            g.add(y, sum)
+        }),
+        case("SiLU", "QuickGelu", &[2, 256, 320], |g, _, x| g.silu(x)),
+        case("feed-forward, 2560", "BiasSplitGelu", &[2, 64, 320], |g, draw, x| {
+            let h = linear(g, draw, 2560, x)?;
+            g.node(Op::Geglu, &[h])
+        }),
+        case("feed-forward, 256", "", &[2, 64, 32], |g, draw, x| {
+            let h = linear(g, draw, 256, x)?;
+            g.node(Op::Geglu, &[h])
+        }),
+        case("self-attention, heads of 40", "MultiHeadAttention", &[2, 1024, 320], attention(8, 0)),
+        case("self-attention, heads of 160", "MultiHeadAttention", &[2, 256, 1280], attention(8, 0)),
+        case("self-attention, heads of 4", "MultiHeadAttention", &[2, 64, 32], attention(8, 0)),
+        case("cross-attention", "MultiHeadAttention", &[1, 2048, 320], attention(8, 77)),
+        case("attention, one head of 512", "", &[1, 1024, 512], attention(1, 0)),
+        case("resize ×2", "", &[1, 64, 2, 8, 8], |g, _, x| g.node(Op::Resize { height: 16, width: 16 }, &[x])),
+        case("resize to odd sizes", "", &[1, 64, 2, 6, 4], |g, _, x| g.node(Op::Resize { height: 11, width: 7 }, &[x])),
+    ]
+}
+
+fn author(case: &Case, precision: Element, layout: Layout) -> Result<Graph> {
+    let mut g = Graph::new(case.name, precision, layout);
+    let input = g.input("x", Element::Float32, case.shape);
+    let x = g.cast(input, precision)?;
+    let video = case.shape.len() == 5;
+    let x = if video { g.from_video(x)? } else { x };
+    let y = (case.build)(&mut g, &mut Draw(100), x)?;
+    let y = if video { g.to_video(y, case.shape[2])? } else { y };
+    let seed = g.input("c", Element::Float32, &g.shape(y).to_vec());
+    let cotangent = g.cast(seed, precision)?;
+    let dx = gradient(&mut g, &[(y, cotangent)], input)?;
+    let y = g.cast(y, Element::Float32)?;
+    g.output("y", y);
+    g.output("dx", dx);
+    Ok(g)
+}
+
+fn run(graph: &Graph, settings: &RunSettings, inputs: &[(&str, &ArrayD<f32>)]) -> Result<[ArrayD<f32>; 2]> {
+    let model = write::to_onnx(graph, "")?;
+    let mut network = Network::load(Runtime::load(None)?, &graph.name, &model, Path::new("."), settings)?;
+    let inputs: Vec<(&str, Input)> = inputs.iter().map(|(name, array)| (*name, Input::Array(array))).collect();
+    let outputs = network.run(&inputs, &Cancel::default())?;
+    Ok([outputs.array("y")?, outputs.array("dx")?])
+}
+
+fn compare(case: &Case, fused: Fused, settings: &RunSettings) -> Result<[f64; 3]> {
+    let reference = author(case, Element::Float32, Layout::ChannelsFirst)?;
+    let (x, c) = (reference.inputs()[0], reference.inputs()[1]);
+    let (x, c) = (drawn(reference.shape(x), 1)?, drawn(reference.shape(c), 2)?);
+    let inputs = [("x", &x), ("c", &c)];
+    let expected = run(&portable::lower(&reference)?, &RunSettings::default(), &inputs)?;
+    let lowered = cuda::lower(&author(case, Element::Float16, Layout::ChannelsLast)?, fused)?;
+    let found = run(&lowered, settings, &inputs)?;
+    Ok([relative(&found[0], &expected[0]), relative(&found[1], &expected[1]), cosine(&found[1], &expected[1])])
+}
+
+/// Prints each case, and at last the operators to leave out.
+pub fn check() -> Result<()> {
+    println!("{}", Runtime::load(None)?.build_info());
+    let strict = RunSettings { cuda: Some(0), lowering: Lowering::Cuda(Fused::ALL), ..Default::default() };
+    let loose = RunSettings { cpu_nodes: true, ..strict.clone() };
+    let mut without: Vec<&str> = Vec::new();
+    println!("{:<34} {:>10} {:>10} {:>10} {:>8}", "layer", "forward", "backward", "1 - cosine", "seconds");
+    for case in cases() {
+        let start = Instant::now();
+        let mut result = compare(&case, Fused::ALL, &strict);
+        if let Err(e) = &result
+            && e.to_string().contains("fallback")
+        {
+            println!("{:<34} with nodes on the CPU: {}", case.name, short(&e.to_string()));
+            without.push("CpuNodes");
+            result = compare(&case, Fused::ALL, &loose);
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        match result {
+            Ok([forward, backward, cosine]) => {
+                let good = forward <= BOUND && backward <= BOUND;
+                let mark = if good { "" } else { "  OVER" };
+                println!(
+                    "{:<34} {forward:>10.2e} {backward:>10.2e} {:>10.2e} {seconds:>8.2}{mark}",
+                    case.name,
+                    1.0 - cosine
+                );
+                if !good {
+                    without.push(case.family);
+                }
+            }
+            Err(e) => {
+                println!("{:<34} FAILED: {}", case.name, short(&e.to_string()));
+                without.push(case.family);
+            }
+        }
+    }
+    without.retain(|name| !name.is_empty());
+    without.sort_unstable();
+    without.dedup();
+    println!("without: {}", without.join(","));
+    Ok(())
+}
+
+fn short(message: &str) -> String {
+    message.chars().take(600).collect()
+}

@@ -1,0 +1,54 @@
+//! Attention in one kernel, and its gradient with the map computed again, a frame at a time where maps are large.
+
+use super::super::ir::{Graph, Value};
+use super::super::op::Op;
+use super::super::portable::{self, blocks, merge_heads, split_heads};
+use super::Lowering;
+use crate::Result;
+
+/// Widest heads that ONNX Runtime's flash attention takes; the autoencoder's one head is wider.
+const WIDEST_HEAD: usize = 256;
+
+impl Lowering {
+    pub(super) fn attention(&self, g: &mut Graph, heads: usize, q: Value, k: Value, v: Value) -> Result<Value> {
+        if self.fused.attention && g.shape(q)[2] / heads <= WIDEST_HEAD {
+            return g.node(Op::MultiHeadAttention { heads }, &[q, k, v]);
+        }
+        portable::attention(g, heads, q, k, v)
+    }
+}
+
+/// With the map A = softmax(s·q·kᵀ): dv = Aᵀ·dy, dA = dy·vᵀ, dS = A ⊙ (dA − rowsum(dy ⊙ y)), dq = s·dS·k,
+/// dk = s·dSᵀ·q. Inputs q, k, v, y, dy.
+pub(super) fn gradient(g: &mut Graph, heads: usize, keys: bool, inputs: &[Value]) -> Result<Vec<Value>> {
+    let scale = 1.0 / ((g.shape(inputs[0])[2] / heads) as f32).sqrt();
+    let mut split = Vec::with_capacity(inputs.len());
+    for value in inputs {
+        split.push(split_heads(g, *value, heads)?);
+    }
+    let product = g.mul(split[3], split[4])?;
+    let sums = g.reduce_sum(product, &[2])?;
+    let (pairs, m, n) = (g.shape(split[0])[0], g.shape(split[0])[1], g.shape(split[1])[1]);
+    let turned = |transpose_a, transpose_b, alpha| Op::FusedMatMul { transpose_a, transpose_b, alpha };
+    let mut cotangents = vec![Vec::new(); if keys { 3 } else { 1 }];
+    for (start, end) in blocks(pairs, m * n) {
+        let mut part = |x| g.slice(x, 0, start, end);
+        let (q, k, v, dy, sums) = (part(split[0])?, part(split[1])?, part(split[2])?, part(split[4])?, part(sums)?);
+        let scores = g.node(turned(false, true, scale), &[q, k])?;
+        let map = g.softmax(scores)?;
+        let dmap = g.node(turned(false, true, 1.0), &[dy, v])?;
+        let rest = g.sub(dmap, sums)?;
+        let dscores = g.mul(map, rest)?;
+        cotangents[0].push(g.node(turned(false, false, scale), &[dscores, k])?);
+        if keys {
+            cotangents[1].push(g.node(turned(true, false, scale), &[dscores, q])?);
+            cotangents[2].push(g.node(turned(true, false, 1.0), &[map, dy])?);
+        }
+    }
+    let mut outputs = Vec::with_capacity(cotangents.len());
+    for parts in cotangents {
+        let whole = g.concat(&parts, 0)?;
+        outputs.push(merge_heads(g, whole, heads)?);
+    }
+    Ok(outputs)
+}

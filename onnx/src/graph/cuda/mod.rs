@@ -1,0 +1,217 @@
+//! The CUDA lowering: channels last, ONNX Runtime's fused operators, statistics in float32.
+//!
+//! Biases, residual sums and activations are written behind the operation they follow, and drawn into the next norm or
+//! activation where one fused operator does both; a sum whose fused form gives it as well is replaced by that for all
+//! that comes later.
+
+mod attention;
+mod convolution;
+mod norm;
+
+use std::collections::HashMap;
+
+use super::ir::{Element, Graph, Layout, Node, Value};
+use super::op::Op;
+use super::portable::{geglu_gradient, halves, keep, one, silu_gradient, softmax_gradient};
+use crate::{Error, Result};
+
+/// Widths that `BiasSplitGelu` is compiled for.
+const SPLIT_GELU_WIDTHS: [usize; 3] = [2560, 5120, 10240];
+
+/// Which of ONNX Runtime's own operators to use; standard ones take the place of the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fused {
+    /// `NhwcConv`.
+    pub convolution: bool,
+    /// Gradients of convolutions as convolutions with reversed weights, not as `ConvTranspose`.
+    pub reversed_gradient: bool,
+    /// `GroupNorm`, with SiLU.
+    pub group_norm: bool,
+    /// `SkipGroupNorm`.
+    pub skip_group_norm: bool,
+    /// `SkipLayerNormalization`.
+    pub skip_layer_norm: bool,
+    /// `MultiHeadAttention`.
+    pub attention: bool,
+    /// `BiasSplitGelu`.
+    pub split_gelu: bool,
+    /// `QuickGelu` for SiLU.
+    pub swish: bool,
+}
+
+impl Fused {
+    /// Every one of them.
+    pub const ALL: Self = Self {
+        convolution: true,
+        reversed_gradient: true,
+        group_norm: true,
+        skip_group_norm: true,
+        skip_layer_norm: true,
+        attention: true,
+        split_gelu: true,
+        swish: true,
+    };
+}
+
+impl Default for Fused {
+    fn default() -> Self {
+        Self::ALL
+    }
+}
+
+/// Rewrites a channels-last graph for CUDA. In the result, standard operators on feature maps see channels first.
+///
+/// # Errors
+/// When the graph is not channels last.
+pub fn lower(graph: &Graph, fused: Fused) -> Result<Graph> {
+    if graph.layout != Layout::ChannelsLast {
+        return Err(Error::failure("the CUDA lowering takes channels-last graphs"));
+    }
+    let mut lowering = Lowering { fused, replaced: HashMap::new() };
+    graph.rewrite(|g, node, inputs| {
+        g.layout = Layout::ChannelsFirst;
+        let inputs: Vec<Value> = inputs.iter().map(|value| lowering.latest(*value)).collect();
+        lowering.node(g, node, &inputs)
+    })
+}
+
+struct Lowering {
+    fused: Fused,
+    /// Sums that a fused operator gives as well.
+    replaced: HashMap<Value, Value>,
+}
+
+impl Lowering {
+    fn latest(&self, value: Value) -> Value {
+        let mut value = value;
+        while let Some(newer) = self.replaced.get(&value) {
+            value = *newer;
+        }
+        value
+    }
+
+    fn node(&mut self, g: &mut Graph, node: &Node, x: &[Value]) -> Result<Vec<Value>> {
+        match &node.op {
+            Op::Silu => one(self.silu(g, x[0])),
+            Op::QuickGelu => one(self.swish(g, x[0], 1.702)),
+            Op::Geglu => one(self.geglu(g, x[0])),
+            Op::Linear { transpose } => one(linear(g, *transpose, x)),
+            Op::Conv { stride, padding } => one(self.conv(g, *stride, *padding, x)),
+            Op::ConvTranspose { stride, padding, height, width } => {
+                one(self.conv_gradient(g, *stride, *padding, [*height, *width], x[0], x[1]))
+            }
+            Op::Resize { height, width } => one(g.node(Op::NhwcResize { height: *height, width: *width }, x)),
+            Op::ResizeGradient { height, width } => one(convolution::resize_gradient(g, *height, *width, x[0])),
+            Op::GroupNorm { groups, epsilon } => one(self.group_norm(g, *groups, *epsilon, x[0], x[1], x[2])),
+            Op::LayerNorm { epsilon } => one(self.layer_norm(g, *epsilon, x)),
+            Op::Attention { heads } => one(self.attention(g, *heads, x[0], x[1], x[2])),
+            Op::SiluGradient => one(self.silu_gradient(g, x[0], x[1])),
+            Op::GegluGradient => one(geglu_gradient(g, x[0], x[1])),
+            Op::SoftmaxGradient => one(softmax_gradient(g, x[0], x[1])),
+            Op::LayerNormGradient { epsilon } => one(norm::layer_norm_gradient(g, *epsilon, x[0], x[1], x[2])),
+            Op::GroupNormGradient { groups, epsilon } => {
+                one(self.group_norm_gradient(g, *groups, *epsilon, x[0], x[1], x[2]))
+            }
+            Op::AttentionGradient { heads, keys } => attention::gradient(g, *heads, *keys, x),
+            _ => keep(g, node, x),
+        }
+    }
+
+    fn swish(&self, g: &mut Graph, x: Value, alpha: f32) -> Result<Value> {
+        if self.fused.swish {
+            return g.node(Op::ScaledSwish { alpha }, &[x]);
+        }
+        let scaled = if alpha == 1.0 { x } else { g.scale(x, alpha)? };
+        let gate = g.node(Op::Sigmoid, &[scaled])?;
+        g.mul(x, gate)
+    }
+
+    /// SiLU is part of the group norm that it follows; the norm without it falls away where nothing else reads it.
+    fn silu(&mut self, g: &mut Graph, x: Value) -> Result<Value> {
+        let producer = g.producer(x).cloned();
+        match producer.as_ref().map(|node| (&node.op, node)) {
+            Some((Op::NhwcGroupNorm { groups, epsilon, silu: false }, node)) => {
+                g.node(Op::NhwcGroupNorm { groups: *groups, epsilon: *epsilon, silu: true }, &node.inputs)
+            }
+            Some((Op::SkipGroupNorm { groups, epsilon, silu: false }, node)) => {
+                let op = Op::SkipGroupNorm { groups: *groups, epsilon: *epsilon, silu: true };
+                let outputs = g.node_outputs(op, &node.inputs)?;
+                self.replaced.insert(node.outputs[1], outputs[1]);
+                Ok(outputs[0])
+            }
+            _ => self.swish(g, x, 1.0),
+        }
+    }
+
+    /// What the norm gave before SiLU is computed again from its input, which is kept for its own gradient.
+    fn silu_gradient(&self, g: &mut Graph, x: Value, dy: Value) -> Result<Value> {
+        let producer = g.producer(x).cloned();
+        let x = match producer.as_ref().map(|node| (&node.op, node)) {
+            Some((Op::SkipGroupNorm { groups, epsilon, silu: false }, node)) => {
+                let sum = self.latest(node.outputs[1]);
+                let op = Op::NhwcGroupNorm { groups: *groups, epsilon: *epsilon, silu: false };
+                g.node(op, &[sum, node.inputs[1], node.inputs[2]])?
+            }
+            _ => x,
+        };
+        silu_gradient(g, x, dy)
+    }
+
+    fn geglu(&self, g: &mut Graph, x: Value) -> Result<Value> {
+        let shape = g.shape(x).to_vec();
+        let width = shape.last().copied().unwrap_or(0);
+        if self.fused.split_gelu && shape.len() == 3 && SPLIT_GELU_WIDTHS.contains(&width) {
+            let (x, bias) = match without_shift(g, x)? {
+                Some(parts) => parts,
+                None => (x, g.constant_of(g.info(x).element, &vec![0.0; width], &[width])?),
+            };
+            return g.node(Op::BiasSplitGelu, &[x, bias]);
+        }
+        let (a, b) = halves(g, x)?;
+        let gate = g.node(Op::Gelu, &[b])?;
+        g.mul(a, gate)
+    }
+}
+
+/// A matrix product of rows, with the bias behind it, where a fused operator may draw it in.
+fn linear(g: &mut Graph, transpose: bool, inputs: &[Value]) -> Result<Value> {
+    let shape = g.shape(inputs[0]).to_vec();
+    let columns = shape.last().copied().unwrap_or(1);
+    let rows = shape[..shape.len() - 1].iter().product();
+    let flat = g.reshape(inputs[0], &[rows, columns])?;
+    let y = g.node(Op::Gemm { transpose }, &[flat, inputs[1]])?;
+    let out = g.shape(y)[1];
+    let y = g.reshape(y, &[&shape[..shape.len() - 1], &[out]].concat())?;
+    match inputs.get(2) {
+        Some(bias) => g.add(y, *bias),
+        None => Ok(y),
+    }
+}
+
+/// For a value that is x plus one number a channel, channels last: x and those numbers. Looks through changes of shape
+/// that leave channels where they are.
+fn without_shift(g: &mut Graph, value: Value) -> Result<Option<(Value, Value)>> {
+    let Some(Node { op, inputs, .. }) = g.producer(value).cloned() else { return Ok(None) };
+    let last = |shape: &[usize]| shape.last().copied();
+    match op {
+        Op::Add if g.shape(inputs[1]).len() == 1 && g.shape(inputs[0]).len() > 1 => Ok(Some((inputs[0], inputs[1]))),
+        Op::Reshape(shape) if last(&shape) == last(g.shape(inputs[0])) => {
+            let Some((x, shift)) = without_shift(g, inputs[0])? else { return Ok(None) };
+            Ok(Some((g.reshape(x, &shape)?, shift)))
+        }
+        Op::Transpose(axes) if axes.last() == Some(&(axes.len() - 1)) => {
+            let Some((x, shift)) = without_shift(g, inputs[0])? else { return Ok(None) };
+            Ok(Some((g.transpose(x, &axes)?, shift)))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// A value before it was rounded to half precision, else cast.
+fn full(g: &mut Graph, value: Value) -> Result<Value> {
+    let source = g.producer(value).filter(|node| matches!(node.op, Op::Cast(_))).map(|node| node.inputs[0]);
+    match source.filter(|v| g.info(*v).element == Element::Float32) {
+        Some(source) => Ok(source),
+        None => g.cast(value, Element::Float32),
+    }
+}
