@@ -4,6 +4,7 @@ mod demo;
 mod dist;
 mod eval;
 mod licences;
+mod openfx;
 mod setup;
 
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ cargo xtask eval [--quick] [--bundle FOLDER]
 cargo xtask setup [--cuda]  only fetch ONNX Runtime and ffmpeg, and print where they lie
 cargo xtask dist [--cuda]   build what is handed to others into target/dist: library, headers, program, ONNX Runtime
                             (--profile NAME, --out DIR, --no-archive)
+cargo xtask openfx          only the tests of the OpenFX plugin
 cargo xtask header          write include/motionclone.h anew from src/capi.rs
 
 --cuda takes the ONNX Runtime that runs on NVIDIA GPUs; CUDA 13 and cuDNN 9 must be installed.";
@@ -43,6 +45,10 @@ fn main() -> ExitCode {
         ["setup"] => setup::tools(Runtime::Cpu).map(|tools| print!("{tools}")),
         ["setup", "--cuda"] => setup::tools(Runtime::Cuda).map(|tools| print!("{tools}")),
         ["dist", words @ ..] => dist::Options::parse(words).and_then(|options| dist::build(&options)),
+        ["openfx"] => setup::tools(Runtime::Cpu).and_then(|tools| {
+            demo::clone_a_drawn_clip(&tools)?;
+            openfx::test(&tools, &target().join("motionclone/demo/bundle"))
+        }),
         ["header"] => header(),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
@@ -83,7 +89,7 @@ fn test() -> Result<()> {
     Ok(())
 }
 
-/// The tests of the plugins that are written in Python, with the program, the library and the bundle that the demo has
+/// The tests of the plugins, with the program, the library and the bundle that the demo has
 /// made. Blender's own are for machines that have it as a Python module.
 fn plugins(tools: &Tools) -> Result<()> {
     let built = target().join("release");
@@ -99,7 +105,8 @@ fn plugins(tools: &Tools) -> Result<()> {
     run(resolve.env("MOTIONCLONE_PROGRAM", program).env("MOTIONCLONE_TEST_BUNDLE", &bundle))?;
     let mut blender = tests(&["plugins/blender/tests/test_library.py"]);
     let library = format!("{}motionclone{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
-    run(blender.env("MOTIONCLONE_LIBRARY", built.join(library)).env("MOTIONCLONE_BUNDLE", &bundle))
+    run(blender.env("MOTIONCLONE_LIBRARY", built.join(library)).env("MOTIONCLONE_BUNDLE", &bundle))?;
+    openfx::test(tools, &bundle)
 }
 
 /// Writes the C header: the test that compares it can also write it.
