@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::openfx;
 use crate::setup::{self, Runtime};
 use crate::{Result, blender, cargo, copy, embedded, make_parent, output, root, run, target};
 
@@ -80,7 +81,11 @@ pub fn build(options: &Options) -> Result<()> {
         write(&tree.join(place), &text.replace("@VERSION@", VERSION).replace("@ABI@", ABI))?;
     }
     copy_onnxruntime(&onnxruntime, &tree)?;
+<<<<<<< HEAD
     embedded::copy_to(&tree.join("share/motionclone/bundle"))?;
+=======
+    openfx::bundle(&options.profile, &tree)?;
+>>>>>>> openfx
     copy_documents(&tree, &onnxruntime)?;
     println!("{}", tree.display());
     if options.archive {
@@ -164,7 +169,18 @@ fn copy_documents(tree: &Path, onnxruntime: &Path) -> Result<()> {
 
 /// The licence files of every crate that is linked in, from cargo's own copies of their sources.
 fn copy_crate_licences(licences: &Path) -> Result<()> {
-    let tree = ["tree", "--package", "motionclone", "--locked", "--edges", "normal", "--prefix", "none"];
+    let tree = [
+        "tree",
+        "--package",
+        "motionclone",
+        "--package",
+        "motionclone-openfx",
+        "--locked",
+        "--edges",
+        "normal",
+        "--prefix",
+        "none",
+    ];
     let packages = output(&mut cargo(&[&tree[..], &["--format", "{p}|{l}|{r}"]].concat()))?;
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
@@ -199,6 +215,15 @@ fn copy_crate_licences(licences: &Path) -> Result<()> {
     write(&licences.join("crates.txt"), &list)
 }
 
+<<<<<<< HEAD
+=======
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    make_parent(to)?;
+    // What a link leads to, not the link.
+    fs::copy(from, to).map(drop).map_err(|e| format!("{}: {e}", from.display()))
+}
+
+>>>>>>> openfx
 fn write(path: &Path, text: &str) -> Result<()> {
     make_parent(path)?;
     fs::write(path, text).map_err(|e| format!("{}: {e}", path.display()))

@@ -6,6 +6,7 @@ mod dist;
 mod embedded;
 mod eval;
 mod licences;
+mod openfx;
 mod setup;
 
 use std::path::{Path, PathBuf};
@@ -28,6 +29,7 @@ cargo xtask eval [--quick] [--bundle FOLDER]
 cargo xtask setup [--cuda]  only fetch ONNX Runtime and ffmpeg, and print where they lie
 cargo xtask dist [--cuda]   build what is handed to others into target/dist: library, headers, program, ONNX Runtime
                             (--profile NAME, --out DIR, --no-archive)
+cargo xtask openfx          only the tests of the OpenFX plugin
 cargo xtask header          write include/motionclone.h anew from src/capi.rs
 
 --cuda takes the ONNX Runtime that runs on NVIDIA GPUs; CUDA 13 and cuDNN 9 must be installed.";
@@ -48,6 +50,10 @@ fn main() -> ExitCode {
         ["setup"] => setup::tools(Runtime::Cpu).map(|tools| print!("{tools}")),
         ["setup", "--cuda"] => setup::tools(Runtime::Cuda).map(|tools| print!("{tools}")),
         ["dist", words @ ..] => dist::Options::parse(words).and_then(|options| dist::build(&options)),
+        ["openfx"] => setup::tools(Runtime::Cpu).and_then(|tools| {
+            demo::clone_a_drawn_clip(&tools)?;
+            openfx::test(&tools, &target().join("motionclone/demo/bundle"))
+        }),
         ["header"] => header(),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
@@ -88,7 +94,12 @@ fn test() -> Result<()> {
     Ok(())
 }
 
+<<<<<<< HEAD
 /// The tests of the plugins that are written in Python, with the program, the library and the embedded bundle.
+=======
+/// The tests of the plugins, with the program, the library and the bundle that the demo has
+/// made. Blender's own are for machines that have it as a Python module.
+>>>>>>> openfx
 fn plugins(tools: &Tools) -> Result<()> {
     let built = target().join("release");
     let bundle = embedded::bundle();
@@ -103,8 +114,13 @@ fn plugins(tools: &Tools) -> Result<()> {
     run(resolve.env("MOTIONCLONE_PROGRAM", program).env("MOTIONCLONE_TEST_BUNDLE", &bundle))?;
     let mut binding = tests(&["plugins/blender/tests/test_library.py"]);
     let library = format!("{}motionclone{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
+<<<<<<< HEAD
     run(binding.env("MOTIONCLONE_LIBRARY", built.join(library)).env("MOTIONCLONE_BUNDLE", &bundle))?;
     blender::test(tools)
+=======
+    run(blender.env("MOTIONCLONE_LIBRARY", built.join(library)).env("MOTIONCLONE_BUNDLE", &bundle))?;
+    openfx::test(tools, &bundle)
+>>>>>>> openfx
 }
 
 /// Writes the C header: the test that compares it can also write it.

@@ -9,7 +9,7 @@ use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use crate::pixels::{Layout, Rect, linear_from_srgb};
 
 /// Rows that are scaled at a time: few enough to stay in the cache, many enough to share the work of their borders.
-const BAND: usize = 96;
+const BAND: usize = 64;
 
 /// A frame of 8-bit sRGB, rows from the top.
 #[derive(Clone, Copy)]
@@ -19,7 +19,7 @@ pub struct Frame<'a> {
     pub data: &'a [u8],
 }
 
-/// Scales a frame (Lanczos, three lobes) so that it covers `place`, and writes the part of it that lies in `window`,
+/// Scales a frame (cubic, Catmull and Rom's) so that it covers `place`, and writes the part of it that lies in `window`,
 /// which lies within the image. Where light is wanted, scaling is done in light, too.
 pub fn paint(frame: Frame, target: &Layout, place: &Rect, window: &Rect, linear: bool, aborted: impl Fn() -> bool) {
     let Some(part) = place.intersect(window) else { return };
@@ -83,7 +83,7 @@ impl Painter {
         let inside = 1.0 - 1e-12;
         let crop = [(width as f64 * x).min((across - left) * inside), (height as f64 * y).min((down - top) * inside)];
         let options = ResizeOptions::new()
-            .resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3))
+            .resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom))
             .use_alpha(false)
             .crop(left, top, crop[0], crop[1]);
         let Ok(mut scaled) = TypedImage::from_pixels_slice(width as u32, height as u32, &mut self.pixels) else {

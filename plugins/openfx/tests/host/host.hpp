@@ -583,7 +583,8 @@ class Plugin {
         }
         for (auto& parameter : effect->parameters) {
             auto value = saved.find(parameter->name);
-            if (value != saved.end() && parameter->properties.find("OfxParamPropPersistant", 0)->i) {
+            const Value* kept = parameter->properties.find("OfxParamPropPersistant", 0);
+            if (value != saved.end() && kept && kept->i) {
                 parameter->value = value->second;
             } else if (const Value* initial = parameter->properties.find("OfxParamPropDefault", 0)) {
                 parameter->value = *initial;

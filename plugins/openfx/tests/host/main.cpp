@@ -271,10 +271,16 @@ static void clone(const std::string& file, const std::string& folder) {
             for (int x = window.x1; x < window.x2; x++)
                 CHECK(std::fabs(part->get(x, y, 1) - whole->get(x, y, 1)) < 0.005);
         auto half = plugin.render(*effect, 4, 0.5);
-        double difference = 0;
-        for (int y = 6; y < 24; y++)
-            for (int x = 2; x < 40; x++) difference += std::fabs(half->get(x, y, 0) - whole->get(2 * x, 2 * y, 0));
-        CHECK(difference / (18 * 38) < 0.05);
+        // Halves of the picture are as bright as they were; a model of random weights makes too fine a grain for more.
+        for (int side : {0, 1}) {
+            double small = 0, large = 0;
+            for (int y = 2; y < 29; y++)
+                for (int x = 22 * side; x < 22 * side + 22; x++) {
+                    small += half->get(x, y, 0) / (27 * 22);
+                    for (int i = 0; i < 4; i++) large += whole->get(2 * x + i % 2, 2 * y + i / 2, 0) / (4 * 27 * 22);
+                }
+            CHECK(std::fabs(small - large) < 0.02);
+        }
         setup.region = {0, 0, 64, 64};
     }
     setup.format = {};
@@ -520,7 +526,7 @@ static void conditions(const std::string& file, const std::string& folder) {
     plugin.set(*other, "mode", 1);
     plugin.change(*other, "generate");
     CHECK(says(*other, "needs a picture"));
-    plugin.set(*other, "imageFile", folder + "/images/00.png");
+    plugin.set(*other, "imageFile", folder + "/images/00.bmp");
     generate(plugin, *other);
     CHECK(rgb(*plugin.render(*other, 0)) == picture);
     auto made = plugin.create(GENERATOR);
@@ -529,7 +535,7 @@ static void conditions(const std::string& file, const std::string& folder) {
     CHECK(says(*made, "No reference is chosen"));
     auto black = rgb(*plugin.render(*made, 0));
     CHECK(std::set<uint8_t>(black.begin(), black.end()) == std::set<uint8_t>{0});
-    for (const char* reference : {"/images/00.png", "/clip.mkv"}) {
+    for (const char* reference : {"/images/00.bmp", "/clip.mkv"}) {
         plugin.set(*made, "referenceFile", folder + reference);
         generate(plugin, *made);
         CHECK(rgb(*plugin.render(*made, 0)) == plain);
