@@ -81,11 +81,8 @@ pub fn build(options: &Options) -> Result<()> {
         write(&tree.join(place), &text.replace("@VERSION@", VERSION).replace("@ABI@", ABI))?;
     }
     copy_onnxruntime(&onnxruntime, &tree)?;
-<<<<<<< HEAD
     embedded::copy_to(&tree.join("share/motionclone/bundle"))?;
-=======
     openfx::bundle(&options.profile, &tree)?;
->>>>>>> openfx
     copy_documents(&tree, &onnxruntime)?;
     println!("{}", tree.display());
     if options.archive {
@@ -215,15 +212,6 @@ fn copy_crate_licences(licences: &Path) -> Result<()> {
     write(&licences.join("crates.txt"), &list)
 }
 
-<<<<<<< HEAD
-=======
-pub fn copy(from: &Path, to: &Path) -> Result<()> {
-    make_parent(to)?;
-    // What a link leads to, not the link.
-    fs::copy(from, to).map(drop).map_err(|e| format!("{}: {e}", from.display()))
-}
-
->>>>>>> openfx
 fn write(path: &Path, text: &str) -> Result<()> {
     make_parent(path)?;
     fs::write(path, text).map_err(|e| format!("{}: {e}", path.display()))

@@ -50,10 +50,7 @@ fn main() -> ExitCode {
         ["setup"] => setup::tools(Runtime::Cpu).map(|tools| print!("{tools}")),
         ["setup", "--cuda"] => setup::tools(Runtime::Cuda).map(|tools| print!("{tools}")),
         ["dist", words @ ..] => dist::Options::parse(words).and_then(|options| dist::build(&options)),
-        ["openfx"] => setup::tools(Runtime::Cpu).and_then(|tools| {
-            demo::clone_a_drawn_clip(&tools)?;
-            openfx::test(&tools, &target().join("motionclone/demo/bundle"))
-        }),
+        ["openfx"] => setup::tools(Runtime::Cpu).and_then(|tools| openfx::test(&tools, &embedded::bundle())),
         ["header"] => header(),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
@@ -94,12 +91,7 @@ fn test() -> Result<()> {
     Ok(())
 }
 
-<<<<<<< HEAD
 /// The tests of the plugins that are written in Python, with the program, the library and the embedded bundle.
-=======
-/// The tests of the plugins, with the program, the library and the bundle that the demo has
-/// made. Blender's own are for machines that have it as a Python module.
->>>>>>> openfx
 fn plugins(tools: &Tools) -> Result<()> {
     let built = target().join("release");
     let bundle = embedded::bundle();
@@ -114,13 +106,9 @@ fn plugins(tools: &Tools) -> Result<()> {
     run(resolve.env("MOTIONCLONE_PROGRAM", program).env("MOTIONCLONE_TEST_BUNDLE", &bundle))?;
     let mut binding = tests(&["plugins/blender/tests/test_library.py"]);
     let library = format!("{}motionclone{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
-<<<<<<< HEAD
     run(binding.env("MOTIONCLONE_LIBRARY", built.join(library)).env("MOTIONCLONE_BUNDLE", &bundle))?;
-    blender::test(tools)
-=======
-    run(blender.env("MOTIONCLONE_LIBRARY", built.join(library)).env("MOTIONCLONE_BUNDLE", &bundle))?;
+    blender::test(tools)?;
     openfx::test(tools, &bundle)
->>>>>>> openfx
 }
 
 /// Writes the C header: the test that compares it can also write it.

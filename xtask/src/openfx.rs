@@ -4,9 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::dist::copy;
 use crate::setup::Tools;
-use crate::{Result, cargo, output, root, run, target};
+use crate::{Result, cargo, copy, output, root, run, target};
 
 /// The folder of a bundle for this system, as hosts look for it.
 const PLATFORM: &str = if cfg!(target_arch = "x86_64") { "Linux-x86-64" } else { "Linux-aarch64" };
