@@ -430,7 +430,7 @@ impl Instance {
         let bundle = values.text(name::BUNDLE);
         model::manifest(&bundle)?;
         let count = |name| values.int(name).max(0) as u32;
-        let eights = |name| (count(name).min(1 << 16).max(8) + 4) / 8 * 8;
+        let eights = |name| (count(name).clamp(8, 1 << 16) + 4) / 8 * 8;
         let image = self.condition(host, values, time)?;
         let settings = Settings {
             prompt: values.text(name::PROMPT),
