@@ -453,7 +453,8 @@ mod tests {
         let (width, height) = (4096, 2160);
         let data = (0..width * height * 3).map(|at| ((at / 3 % 2) * 200) as u8).collect();
         let picture = Picture { width, height, data }.reduced();
-        assert_eq!((picture.width, picture.height), (1365, 720));
+        assert_eq!((picture.width, picture.height), (2048, 1080));
+        assert!(picture.data.iter().all(|value| *value == 100));
         let small = Picture { width: 2048, height: 1080, data: vec![7; 2048 * 1080 * 3] };
         assert_eq!(small.clone().reduced(), small);
     }
