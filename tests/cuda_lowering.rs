@@ -13,14 +13,14 @@ use motionclone::onnx::checkpoint::{ImportOptions, import};
 use motionclone::onnx::graph::cuda::{self, Fused};
 use motionclone::onnx::graph::gradient::gradient;
 use motionclone::onnx::graph::ir::Node;
-use motionclone::onnx::graph::{Element, Graph, Layout, Op, Value, portable, write};
+use motionclone::onnx::graph::{Element, Graph, Layout, Op, Value, fold, portable, write};
 use motionclone::onnx::manifest::WEIGHTS_FILE;
 use motionclone::onnx::model::config::ControlKind;
+use motionclone::onnx::model::sparsectrl;
 use motionclone::onnx::model::unet3d::{self, UnetShape};
 use motionclone::onnx::model::vae::{self, VaeShape};
-use motionclone::onnx::model::sparsectrl;
 use motionclone::random::CpuGenerator;
-use motionclone::session::{Cancel, Input, Network, RunSettings, Runtime};
+use motionclone::session::{Cancel, Input, Network, RunSettings, Runtime, half_tensor};
 use ndarray::{ArrayD, IxDyn};
 
 const FIRST: [usize; 4] = [0, 3, 1, 2];
@@ -35,9 +35,7 @@ fn for_cpu(graph: &Graph) -> Graph {
             let y = g.node(Op::Conv { stride: *stride, padding: *padding }, &[map, weight])?;
             Ok(vec![g.transpose(y, &LAST)?])
         }
-        Op::NhwcGroupNorm { groups, epsilon, silu } => {
-            Ok(vec![norm(g, *groups, *epsilon, *silu, x[0], x[1], x[2])?])
-        }
+        Op::NhwcGroupNorm { groups, epsilon, silu } => Ok(vec![norm(g, *groups, *epsilon, *silu, x[0], x[1], x[2])?]),
         Op::SkipGroupNorm { groups, epsilon, silu } => {
             let shape = g.shape(x[0]).to_vec();
             let skip = if g.shape(x[3]).len() == 2 { g.reshape(x[3], &[shape[0], 1, 1, shape[3]])? } else { x[3] };
@@ -73,9 +71,17 @@ fn norm(g: &mut Graph, groups: usize, epsilon: f32, silu: bool, x: Value, scale:
 }
 
 fn run(graph: &Graph, folder: &Path, inputs: &BTreeMap<String, ArrayD<f32>>) -> BTreeMap<String, ArrayD<f32>> {
-    let model = write::to_onnx(graph, WEIGHTS_FILE).unwrap();
+    let file = folder.join(WEIGHTS_FILE);
+    let (graph, tensors) = if graph.precision == Element::Float16 && file.exists() {
+        fold::weights(graph, &file).unwrap()
+    } else {
+        (graph.clone(), Vec::new())
+    };
+    let weights = tensors.into_iter().map(|t| (t.name, half_tensor(t.shape, t.data).unwrap())).collect();
+    let model = write::to_onnx(&graph, WEIGHTS_FILE).unwrap();
     let runtime = Runtime::load(None).unwrap();
-    let mut network = Network::load(runtime, &graph.name, &model, folder, &RunSettings::default()).unwrap();
+    let settings = RunSettings::default();
+    let mut network = Network::load_with(runtime, &graph.name, &model, folder, weights, &settings).unwrap();
     let wanted: Vec<String> = graph.inputs().iter().map(|v| graph.info(*v).name.clone()).collect();
     let given: Vec<(&str, Input)> =
         wanted.iter().map(|name| (name.as_str(), Input::Array(&inputs[name.as_str()]))).collect();
@@ -91,9 +97,8 @@ fn relative(a: &ArrayD<f32>, b: &ArrayD<f32>) -> f64 {
 }
 
 fn cosine(a: &ArrayD<f32>, b: &ArrayD<f32>) -> f64 {
-    let dot = |a: &ArrayD<f32>, b: &ArrayD<f32>| -> f64 {
-        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
-    };
+    let dot =
+        |a: &ArrayD<f32>, b: &ArrayD<f32>| -> f64 { a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum() };
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
@@ -111,7 +116,10 @@ fn draw(graph: &Graph) -> BTreeMap<String, ArrayD<f32>> {
             "target" => numbers.iter_mut().for_each(|n| *n = 1.0 / (1.0 + n.exp())),
             "weight" => {
                 let kept = 2.0 / (info.elements() / info.shape[3]) as f32;
-                numbers.iter_mut().enumerate().for_each(|(at, n)| *n = if at % info.shape[3] == 2 { kept } else { 0.0 });
+                numbers
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(at, n)| *n = if at % info.shape[3] == 2 { kept } else { 0.0 });
             }
             _ => {}
         }
@@ -198,7 +206,10 @@ fn every_network_equals_its_portable_form() {
         {
             let lowered = for_cpu(&cuda::lower(graph, fused).unwrap());
             let found = errors(&run(&lowered, bundle.folder(), &inputs), &expected);
-            println!("{:<18} {:?} error {:.2e}, gradient turned by {:.2e}", graph.name, graph.precision, found.0, found.1);
+            println!(
+                "{:<18} {:?} error {:.2e}, gradient turned by {:.2e}",
+                graph.name, graph.precision, found.0, found.1
+            );
             assert!(found.0 <= bound && found.1 <= turned, "{} in {:?}", graph.name, graph.precision);
         }
     }
@@ -208,11 +219,8 @@ fn every_network_equals_its_portable_form() {
 fn check_alone(name: &str, shapes: &[&[usize]], build: &dyn Fn(&mut Graph, &[Value]) -> Result<Value>) -> Graph {
     let author = |layout: Layout| {
         let mut g = Graph::new(name, Element::Float32, layout);
-        let inputs: Vec<Value> = shapes
-            .iter()
-            .enumerate()
-            .map(|(i, shape)| g.input(format!("x{i}"), Element::Float32, shape))
-            .collect();
+        let inputs: Vec<Value> =
+            shapes.iter().enumerate().map(|(i, shape)| g.input(format!("x{i}"), Element::Float32, shape)).collect();
         let y = build(&mut g, &inputs).unwrap();
         let seed = g.input("c", Element::Float32, &g.shape(y).to_vec());
         let dx = gradient(&mut g, &[(y, seed)], inputs[0]).unwrap();

@@ -78,7 +78,11 @@ impl Way {
     }
 
     /// Does `work` with an engine; when it fails over an operator, again without that.
-    pub fn try_with<T>(&mut self, bundle: &Path, mut work: impl FnMut(&mut Engine) -> Result<T>) -> Result<(Engine, T)> {
+    pub fn try_with<T>(
+        &mut self,
+        bundle: &Path,
+        mut work: impl FnMut(&mut Engine) -> Result<T>,
+    ) -> Result<(Engine, T)> {
         loop {
             let mut engine = self.engine(bundle, None)?;
             match work(&mut engine) {
@@ -107,7 +111,8 @@ impl Memory {
     pub fn watch() -> Self {
         let (now, peak) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let words = ["--query-gpu=memory.used", "--format=csv,noheader,nounits", "--loop-ms=50", "--id=0"];
-        let mut child = Command::new("nvidia-smi").args(words).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok();
+        let mut child =
+            Command::new("nvidia-smi").args(words).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok();
         if let Some(output) = child.as_mut().and_then(|child| child.stdout.take()) {
             let (now, peak) = (now.clone(), peak.clone());
             std::thread::spawn(move || {

@@ -51,7 +51,12 @@ fn case(
     Case { name, family, shape, build: Box::new(build) }
 }
 
-fn conv(out: usize, size: usize, stride: usize, padding: [usize; 4]) -> impl Fn(&mut Graph, &mut Draw, Value) -> Result<Value> {
+fn conv(
+    out: usize,
+    size: usize,
+    stride: usize,
+    padding: [usize; 4],
+) -> impl Fn(&mut Graph, &mut Draw, Value) -> Result<Value> {
     move |g, draw, x| {
         let channels = g.feature_map(x)?.channels;
         let inputs = [x, draw.weight(g, &[out, channels, size, size])?, draw.weight(g, &[out])?];
@@ -200,7 +205,11 @@ pub fn check() -> Result<()> {
             Ok([forward, backward, cosine]) => {
                 let good = forward <= BOUND && backward <= BOUND;
                 let mark = if good { "" } else { "  OVER" };
-                println!("{:<34} {forward:>10.2e} {backward:>10.2e} {:>10.2e} {seconds:>8.2}{mark}", case.name, 1.0 - cosine);
+                println!(
+                    "{:<34} {forward:>10.2e} {backward:>10.2e} {:>10.2e} {seconds:>8.2}{mark}",
+                    case.name,
+                    1.0 - cosine
+                );
                 if !good {
                     without.push(case.family);
                 }

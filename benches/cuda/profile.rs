@@ -60,7 +60,11 @@ fn summarise(network: &str, events: &[Value]) {
     let mut operators: Vec<_> = operators.into_iter().collect();
     operators.sort_by(|a, b| b.1.0.total_cmp(&a.1.0));
     for (operator, (microseconds, count)) in operators {
-        println!("{operator:<26} {:>9.2} ms {:>5.1} % {count:>5} nodes", microseconds / 1e3, 100.0 * microseconds / total);
+        println!(
+            "{operator:<26} {:>9.2} ms {:>5.1} % {count:>5} nodes",
+            microseconds / 1e3,
+            100.0 * microseconds / total
+        );
     }
     let mut nodes: Vec<_> = nodes.into_iter().collect();
     nodes.sort_by(|a, b| b.1.0.total_cmp(&a.1.0));

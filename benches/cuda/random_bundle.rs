@@ -48,10 +48,7 @@ pub fn make(out: &Path, tokenizer: &Path) -> Result<()> {
     let mut header = Map::new();
     for tensor in &tensors {
         let offsets = [tensor.start, tensor.start + bytes(tensor)];
-        header.insert(
-            tensor.name.clone(),
-            json!({ "dtype": "F16", "shape": tensor.shape, "data_offsets": offsets }),
-        );
+        header.insert(tensor.name.clone(), json!({ "dtype": "F16", "shape": tensor.shape, "data_offsets": offsets }));
     }
     let header = serde_json::to_vec(&header).map_err(|e| Error::failure(e.to_string()))?;
     let mut file = File::create(out.join(WEIGHTS_FILE)).map_err(io)?;

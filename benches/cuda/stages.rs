@@ -109,7 +109,8 @@ pub fn measure(bundle: &Path) -> Result<()> {
     let settings = settings(&engine);
     let latents = drawn(&latents(&settings), 3)?;
     let step = |engine: &mut Engine, index: usize| denoising.step(engine, index, &latents, &cancel).map(drop);
-    let guided = attempt("guided step", table.time("guided step", 0.0, || step(&mut engine, settings.guidance_steps / 2)));
+    let guided =
+        attempt("guided step", table.time("guided step", 0.0, || step(&mut engine, settings.guidance_steps / 2)));
     let plain = attempt("plain step", table.time("plain step", PLAIN_STEP, || step(&mut engine, settings.steps - 1)));
     println!("plain step: {:.0} % of the floor's speed", 100.0 * FLOOR / plain);
 
@@ -119,14 +120,12 @@ pub fn measure(bundle: &Path) -> Result<()> {
     engine.keep(&[]);
     table.row("without any network", 0.0, 0.0);
     let pixels = drawn(&[settings.frames, 3, settings.height, settings.width], 4)?.mapv(|v| (v / 3.0).clamp(-1.0, 1.0));
-    let encode = table.time("VAE encode, all frames", 0.0, || {
-        engine.encode(&pixels, &settings, &mut watch, &cancel).map(drop)
-    });
+    let encode =
+        table.time("VAE encode, all frames", 0.0, || engine.encode(&pixels, &settings, &mut watch, &cancel).map(drop));
     let encode = attempt("VAE encode", encode);
     engine.keep(&[]);
-    let decode = table.time("VAE decode, all frames", 0.0, || {
-        engine.decode(&latents, &settings, &mut watch, &cancel).map(drop)
-    });
+    let decode =
+        table.time("VAE decode, all frames", 0.0, || engine.decode(&latents, &settings, &mut watch, &cancel).map(drop));
     let decode = attempt("VAE decode", decode);
     engine.keep(&[]);
     let images = drawn(&[settings.frames, 4, settings.height / 8, settings.width / 8], 5)?;

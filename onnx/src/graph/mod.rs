@@ -4,6 +4,8 @@
 
 pub mod build;
 pub mod cuda;
+#[cfg(unix)]
+pub mod fold;
 pub mod gradient;
 pub mod ir;
 pub mod op;

@@ -73,7 +73,14 @@ fn linear(g: &mut Graph, transpose: bool, inputs: &[Value]) -> Result<Value> {
 }
 
 /// Statistics over each group as one row of an instance norm, then scale and bias per channel.
-pub(super) fn group_norm(g: &mut Graph, groups: usize, epsilon: f32, x: Value, scale: Value, bias: Value) -> Result<Value> {
+pub(super) fn group_norm(
+    g: &mut Graph,
+    groups: usize,
+    epsilon: f32,
+    x: Value,
+    scale: Value,
+    bias: Value,
+) -> Result<Value> {
     let FeatureMap { count, channels, height, width } = g.feature_map(x)?;
     let shape = g.shape(x).to_vec();
     let rows = g.reshape(x, &[count, groups, channels / groups * height * width])?;
@@ -139,7 +146,14 @@ fn layer_norm_gradient(g: &mut Graph, epsilon: f32, x: Value, scale: Value, dy: 
     normalise_gradient(g, epsilon, x, inner, axis)
 }
 
-pub(super) fn group_norm_gradient(g: &mut Graph, groups: usize, epsilon: f32, x: Value, scale: Value, dy: Value) -> Result<Value> {
+pub(super) fn group_norm_gradient(
+    g: &mut Graph,
+    groups: usize,
+    epsilon: f32,
+    x: Value,
+    scale: Value,
+    dy: Value,
+) -> Result<Value> {
     let FeatureMap { count, channels, height, width } = g.feature_map(x)?;
     let shape = g.shape(x).to_vec();
     let scale = affine(g, scale)?;
