@@ -174,9 +174,7 @@ impl Bundle {
     /// # Errors
     /// When a weight is missing or ONNX Runtime refuses the model.
     pub fn load(&self, runtime: &Runtime, key: &NetworkKey, settings: &RunSettings) -> Result<Network> {
-        #[allow(unused_mut, reason = "weights are folded where files can be read at any place")]
         let (mut graph, mut folded) = (self.graph(key, settings.lowering)?, Vec::new());
-        #[cfg(unix)]
         if graph.precision == Element::Float16 {
             let tensors;
             (graph, tensors) = fold::weights(&graph, self.weights.path())?;

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -70,14 +70,15 @@ pub fn weights(graph: &Graph, file: &Path) -> Result<(Graph, Vec<Folded>)> {
 
 fn evaluate(graph: &Graph, wanted: &[(Value, Plan)], path: &Path) -> Result<Vec<Folded>> {
     let io = |e: std::io::Error| Error::io(path, e);
-    let file = File::open(path).map_err(io)?;
     let next = AtomicUsize::new(0);
     let done = Mutex::new(BTreeMap::new());
     std::thread::scope(|scope| {
         let work = || -> std::io::Result<()> {
+            let mut file = File::open(path)?;
             while let Some((value, plan)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let mut bytes = vec![0; plan.source.length as usize];
-                file.read_exact_at(&mut bytes, plan.source.offset)?;
+                file.seek(SeekFrom::Start(plan.source.offset))?;
+                file.read_exact(&mut bytes)?;
                 let info = graph.info(*value);
                 let tensor = Folded { name: info.name.clone(), shape: info.shape.clone(), data: apply(plan, &bytes) };
                 done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(*value, tensor);
