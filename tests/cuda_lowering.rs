@@ -223,7 +223,8 @@ fn check_alone(name: &str, shapes: &[&[usize]], build: &dyn Fn(&mut Graph, &[Val
         let inputs: Vec<Value> =
             shapes.iter().enumerate().map(|(i, shape)| g.input(format!("x{i}"), Element::Float32, shape)).collect();
         let y = build(&mut g, &inputs).unwrap();
-        let seed = g.input("c", Element::Float32, &g.shape(y).to_vec());
+        let shape = g.shape(y).to_vec();
+        let seed = g.input("c", Element::Float32, &shape);
         let dx = gradient(&mut g, &[(y, seed)], inputs[0]).unwrap();
         g.output("y", y);
         g.output("dx", dx);
