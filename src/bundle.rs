@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use motionclone_onnx::graph::{Element, Graph, Layout, cuda, portable, write};
+use motionclone_onnx::graph::{Element, Graph, Layout, cuda, fold, portable, write};
 use motionclone_onnx::manifest::{MANIFEST_FILE, Manifest, TOKENIZER_FOLDER, WEIGHTS_FILE};
 use motionclone_onnx::model::config::ControlKind;
 use motionclone_onnx::model::unet3d::{self, UnetShape};
@@ -11,7 +11,7 @@ use motionclone_onnx::model::{clip, sparsectrl};
 use motionclone_onnx::weights::WeightIndex;
 
 use crate::error::{Error, Result};
-use crate::session::{Network, RunSettings, Runtime, own_folders};
+use crate::session::{Network, RunSettings, Runtime, half_tensor, own_folders};
 use crate::settings::Settings;
 use crate::text::Tokenizer;
 
@@ -202,7 +202,16 @@ impl Bundle {
     /// # Errors
     /// When a weight is missing or ONNX Runtime refuses the model.
     pub fn load(&self, runtime: &Runtime, key: &NetworkKey, settings: &RunSettings) -> Result<Network> {
-        Network::load(runtime, &key.name(), &self.model(key, settings.lowering)?, &self.folder, settings)
+        let (mut graph, mut folded) = (self.graph(key, settings.lowering)?, Vec::new());
+        if graph.precision == Element::Float16 {
+            let tensors;
+            (graph, tensors) = fold::weights(&graph, self.weights.path())?;
+            for fold::Folded { name, shape, data } in tensors {
+                folded.push((name, half_tensor(shape, data)?));
+            }
+        }
+        let model = write::to_onnx(&graph, WEIGHTS_FILE)?;
+        Network::load_with(runtime, &key.name(), &model, &self.folder, folded, settings)
     }
 }
 

@@ -195,15 +195,39 @@ impl Network {
     /// # Errors
     /// When ONNX Runtime refuses it.
     pub fn load(runtime: &Runtime, name: &str, model: &[u8], folder: &Path, settings: &RunSettings) -> Result<Self> {
-        let session = Self::session(runtime, model, folder, settings)
+        Self::load_with(runtime, name, model, folder, Vec::new(), settings)
+    }
+
+    /// The same, with tensors that take the place of weights of their names.
+    ///
+    /// # Errors
+    /// When ONNX Runtime refuses it.
+    pub fn load_with(
+        runtime: &Runtime,
+        name: &str,
+        model: &[u8],
+        folder: &Path,
+        weights: Vec<(String, DynValue)>,
+        settings: &RunSettings,
+    ) -> Result<Self> {
+        let session = Self::session(runtime, model, folder, weights, settings)
             .map_err(|e| Error::failure(format!("cannot load the {name} network: {e}")))?;
         Ok(Self { session, name: name.into() })
     }
 
-    fn session(runtime: &Runtime, model: &[u8], folder: &Path, settings: &RunSettings) -> ort::Result<Session> {
+    fn session(
+        runtime: &Runtime,
+        model: &[u8],
+        folder: &Path,
+        weights: Vec<(String, DynValue)>,
+        settings: &RunSettings,
+    ) -> ort::Result<Session> {
         let folder = folder.to_string_lossy();
         let mut builder = Session::builder(&runtime.environment)?
             .with_config_entry("session.model_external_initializers_file_folder_path", &folder)?;
+        for (name, tensor) in weights {
+            builder = builder.with_external_initializer(name, tensor)?;
+        }
         if let Some(threads) = settings.threads {
             builder = builder.with_independent_thread_pool()?.with_intra_threads(threads)?;
         }
@@ -308,4 +332,13 @@ pub fn tensor(array: ArrayD<f32>, settings: &RunSettings) -> Result<DynValue> {
         Some(device) => Ok(tensor.to(AllocationDevice::CUDA, device).unwrap_or(tensor).into_dyn()),
         None => Ok(tensor.into_dyn()),
     }
+}
+
+/// A tensor of half precision in the host's memory.
+///
+/// # Errors
+/// When the numbers are not as many as the shape says.
+pub fn half_tensor(shape: Vec<usize>, data: Vec<half::f16>) -> Result<DynValue> {
+    let failed = |e: ort::Error| Error::failure(format!("cannot make a tensor: {e}"));
+    Ok(Tensor::from_array((shape, data)).map_err(failed)?.into_dyn())
 }

@@ -17,8 +17,10 @@ const TRY: &str = "MOTIONCLONE_BENCH_TRY";
 /// Operators that are left out because they failed: names in this variable, and those found since.
 pub const WITHOUT: &str = "MOTIONCLONE_BENCH_WITHOUT";
 
+type Off = fn(&mut Fused);
+
 /// The names that operators have in messages, and what turns each off.
-const FAMILIES: [(&str, fn(&mut Fused)); 8] = [
+const FAMILIES: [(&str, Off); 8] = [
     ("NhwcConv", |f| f.convolution = false),
     ("ReversedConv", |f| f.reversed_gradient = false),
     ("SkipGroupNorm", |f| f.skip_group_norm = false),

@@ -155,7 +155,8 @@ fn author(case: &Case, precision: Element, layout: Layout) -> Result<Graph> {
     let x = if video { g.from_video(x)? } else { x };
     let y = (case.build)(&mut g, &mut Draw(100), x)?;
     let y = if video { g.to_video(y, case.shape[2])? } else { y };
-    let seed = g.input("c", Element::Float32, &g.shape(y).to_vec());
+    let shape = g.shape(y).to_vec();
+    let seed = g.input("c", Element::Float32, &shape);
     let cotangent = g.cast(seed, precision)?;
     let dx = gradient(&mut g, &[(y, cotangent)], input)?;
     let y = g.cast(y, Element::Float32)?;

@@ -3,8 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write;
-use std::os::unix::fs::FileExt;
+use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -59,8 +58,10 @@ pub fn make(out: &Path, tokenizer: &Path) -> Result<()> {
     let base = 8 + header.len();
     std::thread::scope(|scope| {
         let worker = || -> std::io::Result<()> {
+            let mut file = File::options().write(true).open(out.join(WEIGHTS_FILE))?;
             while let Some(tensor) = tensors.get(next.fetch_add(1, Ordering::Relaxed)) {
-                file.write_all_at(&fill(tensor, &draws), (base + tensor.start) as u64)?;
+                file.seek(SeekFrom::Start((base + tensor.start) as u64))?;
+                file.write_all(&fill(tensor, &draws))?;
             }
             Ok(())
         };

@@ -24,6 +24,8 @@ cargo xtask test            set up and run every check and test
 cargo xtask test-blender [VERSION ...]
                             test the extension in every Blender that it is for, or in those: 4.2, 5.0, 5.2
 cargo xtask bench           time the steps and measure memory on this machine's CPU
+cargo xtask bench --cuda    check and time the networks that are written for NVIDIA GPUs, at full size with random
+                            weights
 cargo xtask eval [--quick] [--bundle FOLDER]
                             clone the reference clips and measure how well motion and prompt are followed
 cargo xtask setup [--cuda]  only fetch ONNX Runtime and ffmpeg, and print where they lie
@@ -42,7 +44,8 @@ fn main() -> ExitCode {
         ["demo", "--cuda"] => setup::tools(Runtime::Cuda).and_then(|tools| demo::clone_three_motions(&tools)),
         ["test"] => test(),
         ["test-blender", versions @ ..] => blender::test_chosen(versions),
-        ["bench"] => setup::tools(Runtime::Cpu).and_then(|tools| bench(&tools)),
+        ["bench"] => setup::tools(Runtime::Cpu).and_then(|tools| bench(&tools, "steps")),
+        ["bench", "--cuda"] => setup::tools(Runtime::Cuda).and_then(|tools| bench(&tools, "cuda")),
         ["eval"] => eval::evaluate(false, None),
         ["eval", "--quick"] => eval::evaluate(true, None),
         ["eval", "--bundle", bundle] => eval::evaluate(false, Some(Path::new(bundle))),
@@ -67,8 +70,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn bench(tools: &Tools) -> Result<()> {
-    let mut bench = cargo(&["bench", "--bench", "steps"]);
+fn bench(tools: &Tools, name: &str) -> Result<()> {
+    let mut bench = cargo(&["bench", "--bench", name]);
     tools.apply(&mut bench);
     run(bench)
 }

@@ -1,9 +1,10 @@
 //! A small graph representation, told in the order a graph is made: [`ir`] holds it, [`build`] adds nodes,
 //! [`gradient`] differentiates it, [`portable`] rewrites it to standard operators and [`cuda`] to those that are fastest
-//! on NVIDIA GPUs, [`write`] makes ONNX of it.
+//! on NVIDIA GPUs, [`fold`] makes weights ready for the latter, [`write`] makes ONNX of it.
 
 pub mod build;
 pub mod cuda;
+pub mod fold;
 pub mod gradient;
 pub mod ir;
 pub mod op;
