@@ -267,6 +267,7 @@ public:
     /** Hears messages with their motionclone_log_level; what it throws is lost. */
     using Log = std::function<void(std::uint32_t, const std::string &)>;
 
+    /** An empty bundle is the embedded one. */
     explicit Engine(const std::string &bundle, motionclone_device_kind kind = MOTIONCLONE_DEVICE_KIND_AUTO,
                     std::uint32_t number = 0, Log log = {}, const std::string &onnxruntime = {})
         : log_(std::make_unique<Log>(std::move(log)))
@@ -286,7 +287,7 @@ public:
             };
             options.log_user_data = log_.get();
         }
-        check(motionclone_engine_create(bundle.c_str(), &options, &handle_));
+        check(motionclone_engine_create(bundle.empty() ? nullptr : bundle.c_str(), &options, &handle_));
     }
     Engine(Engine &&other) noexcept : log_(std::move(other.log_)), handle_(std::exchange(other.handle_, 0)) {}
     Engine &operator=(Engine &&other) noexcept

@@ -2,8 +2,8 @@
 //! has the functions, and from `types`, so their comments are written for readers of C; the rules that hold for all of
 //! it stand at the header's beginning, which is in `cbindgen.toml`.
 //!
-//! What every call checks is in `border`. Behind it are the table of handles (`objects`), an engine's thread and its jobs (`worker`), and the host's
-//! frames (`pixels`).
+//! What every call checks is in `border`. Behind it are the table of handles (`objects`), an engine's thread and its
+//! jobs (`worker`), and the host's frames (`pixels`).
 #![deny(missing_docs)]
 // What a caller must promise is said once for all functions at the beginning of the header, for callers in C.
 #![allow(clippy::missing_safety_doc)]
@@ -19,13 +19,13 @@ mod worker;
 use std::ffi::c_char;
 use std::path::Path;
 use std::ptr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use motionclone_onnx::model::config::ControlKind;
 
 use self::border::{Failure, call, check_size, copy_text, give, initialise, path, pointer, read, sized, text};
-use self::objects::Object;
+use self::objects::Table;
 use self::pixels::View;
 pub use self::types::*;
 use self::worker::{Job, Log, Work, Worker};
@@ -35,6 +35,8 @@ use crate::job::Stage;
 use crate::motion::Motion;
 use crate::session::{Device, Runtime};
 use crate::settings::{Control, Settings};
+
+static OBJECTS: LazyLock<Table> = LazyLock::new(Table::default);
 
 fn device_of(kind: u32, number: u32) -> Result<Device, Failure> {
     match kind {
@@ -147,29 +149,34 @@ unsafe fn start_with_clip(
     work: fn(Frames, Settings) -> Work,
 ) -> Result<(), Failure> {
     pointer(job, "job")?;
-    let engine = objects::get::<Worker>(engine)?;
+    let engine = OBJECTS.get::<Worker>(engine)?;
     // SAFETY: the caller's promise.
     unsafe {
         let settings = settings_of(&engine, settings)?;
         let view = View::new(&read(reference, "reference")?)?;
         let clip = view.sampled(settings.frames, settings.width, settings.height)?;
-        give(job, "job", objects::insert(engine.enqueue(work(clip, settings))?))
+        stop_at_exit();
+        give(job, "job", OBJECTS.insert(engine.enqueue(work(clip, settings))?))
     }
 }
 
-/// Writes frames to the host, or their size where it asks for it.
+/// Writes frames to the host, or their size where it asks for it. What the host describes is checked even where there
+/// are no frames yet.
 ///
 /// # Safety
 /// `place` must be null or a structure that describes memory to write.
-unsafe fn give_frames(frames: &Frames, place: *mut HostFrames) -> Result<(), Failure> {
+unsafe fn give_frames(frames: Option<&Frames>, what: &str, place: *mut HostFrames) -> Result<(), Failure> {
     // SAFETY: the caller's promise, here and below.
     let mut host = unsafe { read(place, "frames") }?;
-    if host.data.is_null() && host.frame_data.is_null() {
+    let asks_for_size = host.data.is_null() && host.frame_data.is_null();
+    let view = if asks_for_size { None } else { Some(View::new(&host)?) };
+    let frames = frames.ok_or_else(|| not_ready(what))?;
+    let Some(view) = view else {
         (host.count, host.width, host.height) = (small(frames.count()), small(frames.width), small(frames.height));
         unsafe { place.write(host) };
         return Ok(());
-    }
-    unsafe { View::new(&host)?.write(frames) }
+    };
+    unsafe { view.write(frames) }
 }
 
 /// Takes a handle from the host and the object from the table; nothing to do where the handle is 0.
@@ -183,7 +190,7 @@ unsafe fn destroy<T: objects::Kind>(handle: *mut u64) -> Result<Option<Arc<T>>, 
     if value == 0 {
         return Ok(None);
     }
-    let object = objects::remove(value)?;
+    let object = OBJECTS.remove(value)?;
     // SAFETY: the caller's promise.
     unsafe { handle.write(0) };
     Ok(Some(object))
@@ -243,40 +250,23 @@ pub extern "C" fn motionclone_last_error() -> *const c_char {
 pub extern "C" fn motionclone_shutdown() -> Status {
     call(|| {
         worker::may_wait()?;
-        stop_everything();
+        OBJECTS.destroy_all();
         Ok(())
     })
 }
 
-fn stop_everything() {
-    let objects = objects::clear();
-    for object in &objects {
-        match object {
-            Object::Engine(engine) => engine.stop(),
-            Object::Job(job) => job.cancel(),
-            Object::Motion(_) => {}
-        }
-    }
-}
-
-/// At the process's end: an engine's thread must not be inside ONNX Runtime when that is torn down.
-#[cfg(unix)]
-extern "C" fn at_exit() {
-    let _ = call(|| {
-        worker::may_wait()?;
-        stop_everything();
-        Ok(())
-    });
-}
-
+/// Ends everything when the process exits: an engine's thread must not be inside ONNX Runtime when that is torn down.
+///
+/// What runs at exit runs in the opposite order, and ONNX Runtime sets up parts of itself when they are first used. So
+/// this is called once it has run a network, and again with every job, for what the jobs before have used.
 #[cfg(unix)]
 fn stop_at_exit() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    // SAFETY: the function lives as long as the library, which is never unloaded. Registered after ONNX Runtime was
-    // loaded, it runs before that is torn down. Where there is no room for it, the exit is as it would be without.
-    ONCE.call_once(|| {
-        let _ = unsafe { libc::atexit(at_exit) };
-    });
+    extern "C" fn stop() {
+        let _ = motionclone_shutdown();
+    }
+    // SAFETY: the function lives as long as the library, which is never unloaded. Where there is no room for it, the
+    // exit is as it would be without.
+    let _ = unsafe { libc::atexit(stop) };
 }
 
 #[cfg(not(unix))]
@@ -369,7 +359,7 @@ pub unsafe extern "C" fn motionclone_settings_init(
     call(|| {
         pointer(settings, "settings")?;
         check_size::<HostSettings>(struct_size, "settings")?;
-        let engine = objects::get::<Worker>(engine)?;
+        let engine = OBJECTS.get::<Worker>(engine)?;
         let defaults = &engine.manifest.defaults;
         let own = Settings::new(defaults, "");
         let value = HostSettings {
@@ -472,10 +462,12 @@ pub unsafe extern "C" fn motionclone_devices(
 /// a thread. Waits for all of it, well under a second on a CPU and a few seconds on a GPU. Networks are loaded by the
 /// first job that needs them and stay while the sizes of jobs do.
 ///
-/// `bundle` is a path in UTF-8. `options` may be NULL for the defaults. The engine belongs to the caller, who destroys
+/// `bundle` is a path in UTF-8; NULL takes the small embedded model, a folder `motionclone-bundle` beside the library or
+/// the program, or the bundle that the environment variable MOTIONCLONE_BUNDLE names. `options` may be NULL for the
+/// defaults. The engine belongs to the caller, who destroys
 /// it with motionclone_engine_destroy. Several engines may be there at once. Any thread.
 ///
-/// INVALID_ARGUMENT: bundle or engine is NULL, a text is not UTF-8, or device_kind has no such value.
+/// INVALID_ARGUMENT: engine is NULL, a text is not UTF-8, or device_kind has no such value.
 /// INVALID_STRUCT_SIZE: options is not initialised. INVALID_INPUT: the bundle cannot be opened, ONNX Runtime cannot be
 /// loaded, or the device does not work. FAILED: anything else. On failure nothing is written to engine.
 #[unsafe(no_mangle)]
@@ -487,7 +479,7 @@ pub unsafe extern "C" fn motionclone_engine_create(
     // SAFETY: the pointers are as the header says.
     call(|| unsafe {
         pointer(engine, "engine")?;
-        let bundle = path(bundle, "bundle")?;
+        let bundle = text(bundle, "bundle")?.map_or_else(crate::bundle::embedded, |path| Ok(path.into()))?;
         let (mut own, mut log) = (EngineOptions::default(), Log { function: None, user_data: ptr::null_mut() });
         if !options.is_null() {
             let host = read(options, "options")?;
@@ -496,11 +488,11 @@ pub unsafe extern "C" fn motionclone_engine_create(
             own.threads = (host.threads > 0).then_some(host.threads as usize);
             log = Log { function: host.log, user_data: host.log_user_data };
         }
-        let opened = crate::engine::Engine::open(bundle, &own)?;
+        let opened = crate::engine::Engine::open(&bundle, &own)?;
         stop_at_exit();
         log.say(LogLevel::Info, &format!("{} on {}", opened.manifest().name, opened.device_name()));
         log.say(LogLevel::Info, &format!("ONNX Runtime: {}", opened.runtime().library().display()));
-        give(engine, "engine", objects::insert(Arc::new(Worker::start(opened, log)?)))
+        give(engine, "engine", OBJECTS.insert(Arc::new(Worker::start(opened, log)?)))
     })
 }
 
@@ -533,7 +525,7 @@ pub unsafe extern "C" fn motionclone_engine_device(engine: EngineHandle, device:
     // SAFETY: the pointer is as the header says.
     call(|| unsafe {
         sized(device, "device")?;
-        give(device, "device", HostDevice::new(objects::get::<Worker>(engine)?.device))
+        give(device, "device", HostDevice::new(OBJECTS.get::<Worker>(engine)?.device))
     })
 }
 
@@ -586,14 +578,15 @@ pub unsafe extern "C" fn motionclone_job_clone_motion(
 ) -> Status {
     call(|| {
         pointer(job, "job")?;
-        let engine = objects::get::<Worker>(engine)?;
-        let motion = objects::get::<Motion>(motion)?;
+        let engine = OBJECTS.get::<Worker>(engine)?;
+        let motion = OBJECTS.get::<Motion>(motion)?;
         // SAFETY: the pointer is as the header says.
         let settings = unsafe { settings_of(&engine, settings) }?;
         motion.check(&engine.manifest, &settings)?;
         let work = Work::CloneMotion(motion, settings);
+        stop_at_exit();
         // SAFETY: the pointer is as the header says.
-        unsafe { give(job, "job", objects::insert(engine.enqueue(work)?)) }
+        unsafe { give(job, "job", OBJECTS.insert(engine.enqueue(work)?)) }
     })
 }
 
@@ -622,7 +615,7 @@ pub unsafe extern "C" fn motionclone_job_progress(job: JobHandle, progress: *mut
     // SAFETY: the pointer is as the header says.
     call(|| unsafe {
         sized(progress, "progress")?;
-        let standing = objects::get::<Job>(job)?.standing();
+        let standing = OBJECTS.get::<Job>(job)?.standing();
         let state = match (&standing.end, &standing.progress) {
             (None, None) => JobState::Queued,
             (None, Some(_)) => JobState::Running,
@@ -655,7 +648,7 @@ pub unsafe extern "C" fn motionclone_job_progress(job: JobHandle, progress: *mut
 pub unsafe extern "C" fn motionclone_job_wait(job: JobHandle, milliseconds: i64) -> Status {
     call(|| {
         worker::may_wait()?;
-        let job = objects::get::<Job>(job)?;
+        let job = OBJECTS.get::<Job>(job)?;
         let limit = u64::try_from(milliseconds).ok().map(Duration::from_millis);
         job.wait(limit).unwrap_or_else(|| {
             Err(Failure::new(Status::Timeout, format!("the job has not ended within {milliseconds} ms")))
@@ -670,7 +663,7 @@ pub unsafe extern "C" fn motionclone_job_wait(job: JobHandle, milliseconds: i64)
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn motionclone_job_cancel(job: JobHandle) -> Status {
     call(|| {
-        objects::get::<Job>(job)?.cancel();
+        OBJECTS.get::<Job>(job)?.cancel();
         Ok(())
     })
 }
@@ -687,8 +680,8 @@ pub unsafe extern "C" fn motionclone_job_preview(job: JobHandle, frames: *mut Ho
     // SAFETY: the pointer is as the header says.
     call(|| unsafe {
         sized(frames, "frames")?;
-        let preview = objects::get::<Job>(job)?.standing().preview;
-        give_frames(preview.as_deref().ok_or_else(|| not_ready("preview"))?, frames)
+        let preview = OBJECTS.get::<Job>(job)?.standing().preview;
+        give_frames(preview.as_deref(), "preview", frames)
     })
 }
 
@@ -703,8 +696,8 @@ pub unsafe extern "C" fn motionclone_job_frames(job: JobHandle, frames: *mut Hos
     // SAFETY: the pointer is as the header says.
     call(|| unsafe {
         sized(frames, "frames")?;
-        let result = objects::get::<Job>(job)?.standing().frames;
-        give_frames(result.as_deref().ok_or_else(|| not_ready("clip"))?, frames)
+        let result = OBJECTS.get::<Job>(job)?.standing().frames;
+        give_frames(result.as_deref(), "clip", frames)
     })
 }
 
@@ -717,8 +710,8 @@ pub unsafe extern "C" fn motionclone_job_motion(job: JobHandle, motion: *mut Mot
     // SAFETY: the pointer is as the header says.
     call(|| unsafe {
         pointer(motion, "motion")?;
-        let found = objects::get::<Job>(job)?.standing().motion.ok_or_else(|| not_ready("motion"))?;
-        give(motion, "motion", objects::insert(found))
+        let found = OBJECTS.get::<Job>(job)?.standing().motion.ok_or_else(|| not_ready("motion"))?;
+        give(motion, "motion", OBJECTS.insert(found))
     })
 }
 
@@ -740,7 +733,7 @@ pub unsafe extern "C" fn motionclone_job_error(
     needed: *mut usize,
 ) -> Status {
     call(|| {
-        let end = objects::get::<Job>(job)?.standing().end;
+        let end = OBJECTS.get::<Job>(job)?.standing().end;
         let text = end.and_then(Result::err).map_or(String::new(), |failure| failure.text);
         // SAFETY: the pointers are as the header says.
         unsafe { copy_text(&text, buffer, size, needed) }
@@ -773,7 +766,7 @@ pub unsafe extern "C" fn motionclone_motion_load(file: *const c_char, motion: *m
     call(|| unsafe {
         pointer(motion, "motion")?;
         let loaded = Motion::load(path(file, "file")?)?;
-        give(motion, "motion", objects::insert(Arc::new(loaded)))
+        give(motion, "motion", OBJECTS.insert(Arc::new(loaded)))
     })
 }
 
@@ -786,7 +779,7 @@ pub unsafe extern "C" fn motionclone_motion_save(motion: MotionHandle, file: *co
     // SAFETY: the pointer is as the header says.
     call(|| unsafe {
         let file = path(file, "file")?;
-        Ok(objects::get::<Motion>(motion)?.save(file)?)
+        Ok(OBJECTS.get::<Motion>(motion)?.save(file)?)
     })
 }
 
@@ -798,7 +791,7 @@ pub unsafe extern "C" fn motionclone_motion_info_get(motion: MotionHandle, info:
     // SAFETY: the pointer is as the header says.
     call(|| unsafe {
         sized(info, "info")?;
-        let motion = objects::get::<Motion>(motion)?;
+        let motion = OBJECTS.get::<Motion>(motion)?;
         let own = &motion.info;
         let host = HostMotionInfo {
             struct_size: size_of::<HostMotionInfo>(),
@@ -828,7 +821,7 @@ pub unsafe extern "C" fn motionclone_motion_describe(
     needed: *mut usize,
 ) -> Status {
     call(|| {
-        let motion = objects::get::<Motion>(motion)?;
+        let motion = OBJECTS.get::<Motion>(motion)?;
         let text = serde_json::to_string(&motion.info)
             .map_err(|e| Failure::new(Status::Failed, format!("a motion's description: {e}")))?;
         // SAFETY: the pointers are as the header says.

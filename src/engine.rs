@@ -62,6 +62,9 @@ impl Engine {
                 }
             }
         };
+        if run.cuda.is_none() {
+            probe(runtime, &run)?;
+        }
         Ok(Self { bundle, runtime, run, device, networks: HashMap::new() })
     }
 

@@ -9,6 +9,7 @@
 #![warn(missing_docs)]
 
 pub mod bundle;
+mod cancel;
 pub mod capi;
 pub mod control;
 pub mod denoise;
@@ -24,6 +25,7 @@ pub mod random;
 pub mod schedule;
 pub mod session;
 pub mod settings;
+mod sync;
 pub mod text;
 pub mod vae;
 

@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use ndarray::ArrayD;
 use ort::environment::GlobalThreadPoolOptions;
@@ -11,7 +10,9 @@ use ort::ep;
 use ort::session::{RunOptions, Session, SessionInputValue};
 use ort::value::{DynValue, Tensor, TensorRef};
 
+pub use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::sync::lock;
 
 /// Where networks run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,54 +24,6 @@ pub enum Device {
     Cpu,
     /// A CUDA device by number.
     Cuda(i32),
-}
-
-/// A wish to stop, shared by whoever asks and whoever works. Work stops inside the current network run.
-#[derive(Clone, Default)]
-pub struct Cancel {
-    shared: Arc<CancelState>,
-}
-
-#[derive(Default)]
-struct CancelState {
-    wanted: AtomicBool,
-    running: Mutex<Option<Arc<RunOptions>>>,
-}
-
-impl Cancel {
-    /// Asks for the end, from any thread.
-    pub fn cancel(&self) {
-        self.shared.wanted.store(true, Ordering::SeqCst);
-        if let Some(run) = lock(&self.shared.running).as_ref() {
-            // A run that cannot be terminated ends by itself, and the flag is seen behind it.
-            let _ = run.terminate();
-        }
-    }
-
-    /// Whether the end was asked for.
-    pub fn is_cancelled(&self) -> bool {
-        self.shared.wanted.load(Ordering::SeqCst)
-    }
-
-    /// # Errors
-    /// The cancelled error when the end was asked for.
-    pub fn check(&self) -> Result<()> {
-        if self.is_cancelled() { Err(Error::cancelled()) } else { Ok(()) }
-    }
-
-    fn begin(&self, run: &Arc<RunOptions>) -> Result<()> {
-        *lock(&self.shared.running) = Some(run.clone());
-        self.check()
-    }
-
-    fn end(&self) {
-        *lock(&self.shared.running) = None;
-    }
-}
-
-/// Locks; what a panic left behind is looked at all the same.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The loaded library. A process has one; it stays until the process ends, because ONNX Runtime does not survive being
@@ -276,9 +229,10 @@ impl Network {
             };
             values.push((key, value));
         }
-        cancel.begin(&options)?;
-        let result = self.session.run_with_options(values, &options);
-        cancel.end();
+        let run = options.clone();
+        // A run that cannot be terminated ends by itself, and the wish is seen behind it.
+        let stop = move || drop(run.terminate());
+        let result = cancel.stoppable(stop, || self.session.run_with_options(values, &options))?;
         let mut outputs = result.map_err(failed)?;
         let keys: Vec<String> = outputs.keys().map(str::to_string).collect();
         let values = keys.into_iter().filter_map(|k| outputs.remove(&k).map(|v| (k, v))).collect();

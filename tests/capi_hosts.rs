@@ -177,6 +177,16 @@ fn it_can_be_loaded_late_beside_another_runtime_and_closed_at_any_time() {
     assert!(said.contains("another ONNX Runtime is here") && said.contains("done"), "{said}");
 }
 
+#[test]
+fn a_host_may_exit_while_networks_are_loaded() {
+    let folder = folder();
+    let program = build_c("tests/hosts/leave.c", folder.path());
+    for milliseconds in [0, 20, 50, 100, 200, 400] {
+        let said = run(with_tree(&program).arg(bundle()).arg(milliseconds.to_string()));
+        assert_eq!(said, "", "after {milliseconds} ms");
+    }
+}
+
 /// The declarations of the header's functions.
 #[cfg(target_arch = "x86_64")]
 fn declarations() -> Vec<String> {

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 
 use checkpoint_support::{Weights, base, everything, golden, leftovers, run};
 use motionclone_onnx::checkpoint::{ImportOptions, Precision, import};
-use motionclone_onnx::manifest::{BetaSchedule, Manifest};
+use motionclone_onnx::manifest::{BetaSchedule, Defaults, Manifest};
 use motionclone_onnx::model::config::{ControlKind, TextActivation};
 use motionclone_onnx::weights::Dtype;
 
@@ -125,6 +125,23 @@ fn the_manifest_says_what_the_bundle_holds() {
         let copied = std::fs::read(options.out.join("tokenizer").join(file)).unwrap();
         assert_eq!(copied, std::fs::read(golden().join("StableDiffusion/tokenizer").join(file)).unwrap());
     }
+}
+
+#[test]
+fn a_bundle_carries_the_defaults_and_the_name_it_is_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("defaults.yaml");
+    std::fs::write(&file, "steps: 20\nblocks: [up_blocks.2]\nnegative_prompt: ''\n").unwrap();
+    let options =
+        ImportOptions { defaults: Some(file), name: Some("small".into()), ..base(folder.path().join("bundle")) };
+    let manifest = run(&options).unwrap().manifest;
+    let given = Defaults {
+        steps: 20,
+        blocks: vec!["up_blocks.2".into()],
+        negative_prompt: String::new(),
+        ..Defaults::default()
+    };
+    assert_eq!((manifest.defaults, manifest.name.as_str()), (given, "small"));
 }
 
 #[test]

@@ -81,6 +81,20 @@ fn missing_files() {
 }
 
 #[test]
+fn defaults_that_are_none() {
+    let place = Place::new();
+    for (text, says) in [
+        ("{\"stepz\": 20}", "stepz is no setting with a default; they are width, height"),
+        ("steps: many", "not a valid configuration"),
+        ("{\"steps\": -1}", "not a valid configuration"),
+        ("[20]", "not a valid configuration"),
+    ] {
+        let file = place.write("defaults.yaml", text.as_bytes());
+        assert_says(&refusal(&ImportOptions { defaults: Some(file), ..base(place.at("bundle")) }), says);
+    }
+}
+
+#[test]
 fn files_that_are_no_checkpoints() {
     let place = Place::new();
     for (bytes, says) in [

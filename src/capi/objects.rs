@@ -1,7 +1,5 @@
-//! Every object behind a handle, in one table for the process. A handle carries a generation, so that one whose object
+//! Every object behind a handle, in one table. A handle carries a generation, so that one whose object
 //! is gone is recognised, even when another object has taken its place.
-
-use std::sync::{Arc, LazyLock, Mutex};
 
 use slotmap::{DefaultKey, Key, KeyData, SlotMap};
 
@@ -9,7 +7,7 @@ use super::Status;
 use super::border::Failure;
 use super::worker::{Job, Worker};
 use crate::motion::Motion;
-use crate::session::lock;
+use crate::sync::{Arc, Mutex, lock};
 
 /// What a handle stands for.
 #[derive(Clone)]
@@ -18,8 +16,6 @@ pub enum Object {
     Motion(Arc<Motion>),
     Job(Arc<Job>),
 }
-
-static OBJECTS: LazyLock<Mutex<SlotMap<DefaultKey, Object>>> = LazyLock::new(Mutex::default);
 
 /// A kind of object that has handles.
 pub trait Kind: Sized {
@@ -49,34 +45,52 @@ kind!(Worker, Engine, "engine");
 kind!(Motion, Motion, "motion");
 kind!(Job, Job, "job");
 
-/// Keeps an object and gives its handle, which is never 0.
-pub fn insert<T: Kind>(object: Arc<T>) -> u64 {
-    lock(&OBJECTS).insert(T::wrap(object)).data().as_ffi()
+/// The objects of a process.
+#[derive(Default)]
+pub struct Table {
+    objects: Mutex<SlotMap<DefaultKey, Object>>,
 }
 
-/// The object behind a handle.
-pub fn get<T: Kind>(handle: u64) -> Result<Arc<T>, Failure> {
-    let object = lock(&OBJECTS).get(key(handle)).cloned();
-    object.and_then(T::unwrap).ok_or_else(|| stale::<T>(handle))
+impl Table {
+    /// Keeps an object and gives its handle, which is never 0.
+    pub fn insert<T: Kind>(&self, object: Arc<T>) -> u64 {
+        lock(&self.objects).insert(T::wrap(object)).data().as_ffi()
+    }
+
+    /// The object behind a handle.
+    pub fn get<T: Kind>(&self, handle: u64) -> Result<Arc<T>, Failure> {
+        let object = lock(&self.objects).get(key(handle)).cloned();
+        object.and_then(T::unwrap).ok_or_else(|| stale::<T>(handle))
+    }
+
+    /// Takes the object behind a handle out of the table.
+    pub fn remove<T: Kind>(&self, handle: u64) -> Result<Arc<T>, Failure> {
+        let mut objects = lock(&self.objects);
+        // A handle of another kind must not remove its object.
+        objects.get(key(handle)).cloned().and_then(T::unwrap).ok_or_else(|| stale::<T>(handle))?;
+        let object = objects.remove(key(handle));
+        drop(objects);
+        object.and_then(T::unwrap).ok_or_else(|| stale::<T>(handle))
+    }
+
+    /// Takes everything out of the table, ends all jobs and waits for the threads of all engines.
+    pub fn destroy_all(&self) {
+        let objects: Vec<Object> = lock(&self.objects).drain().map(|(_, object)| object).collect();
+        for object in &objects {
+            match object {
+                Object::Engine(engine) => engine.stop(),
+                Object::Job(job) => job.cancel(),
+                Object::Motion(_) => {}
+            }
+        }
+    }
 }
 
-/// Takes the object behind a handle out of the table.
-pub fn remove<T: Kind>(handle: u64) -> Result<Arc<T>, Failure> {
-    let mut objects = lock(&OBJECTS);
-    // A handle of another kind must not remove its object.
-    objects.get(key(handle)).cloned().and_then(T::unwrap).ok_or_else(|| stale::<T>(handle))?;
-    let object = objects.remove(key(handle));
-    drop(objects);
-    object.and_then(T::unwrap).ok_or_else(|| stale::<T>(handle))
-}
-
-/// Takes everything out of the table.
-pub fn clear() -> Vec<Object> {
-    lock(&OBJECTS).drain().map(|(_, object)| object).collect()
-}
-
+/// The table's key for a handle; a key to nothing for a number that is no handle, which would otherwise be rounded to
+/// one.
 fn key(handle: u64) -> DefaultKey {
-    KeyData::from_ffi(handle).into()
+    let key = KeyData::from_ffi(handle);
+    if key.as_ffi() == handle { key.into() } else { DefaultKey::null() }
 }
 
 fn stale<T: Kind>(handle: u64) -> Failure {

@@ -4,8 +4,6 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ffi::{CString, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use motionclone_onnx::manifest::Manifest;
@@ -17,8 +15,9 @@ use crate::error::Error;
 use crate::frames::Frames;
 use crate::job::{Event, Progress, Stage};
 use crate::motion::Motion;
-use crate::session::{Cancel, Device, lock};
+use crate::session::{Cancel, Device};
 use crate::settings::Settings;
+use crate::sync::{Arc, Builder, Condvar, JoinHandle, Mutex, PoisonError, lock};
 
 /// Where a host hears what an engine has to say.
 #[derive(Clone, Copy)]
@@ -194,7 +193,7 @@ impl Worker {
         let (manifest, device) = (engine.manifest().clone(), engine.device());
         let queue = Arc::new(Queue::default());
         let jobs = queue.clone();
-        let thread = std::thread::Builder::new()
+        let thread = Builder::new()
             .name("motionclone".into())
             .spawn(move || run(engine, &jobs, log))
             .map_err(|e| Failure::new(Status::Failed, format!("no thread for the engine: {e}")))?;

@@ -11,10 +11,16 @@ use motionclone::frames::Frames;
 use motionclone::onnx::checkpoint::{ImportOptions, import};
 use motionclone::preview;
 
-/// The checkpoints of the recorded runs, imported once into a folder that later runs find again.
+/// Names a bundle that is at hand, to a test program that another one starts.
+pub const BUNDLE: &str = "MOTIONCLONE_TEST_BUNDLE";
+
+/// The checkpoints of the recorded runs, imported once for each test program.
 pub fn bundle() -> &'static Path {
-    static BUNDLE: OnceLock<PathBuf> = OnceLock::new();
-    BUNDLE.get_or_init(|| {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        if let Some(folder) = std::env::var_os(BUNDLE) {
+            return folder.into();
+        }
         let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let folder = target.join(format!("capi-bundle-{}", env!("CARGO_PKG_VERSION")));
         let checkpoints = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/checkpoints");

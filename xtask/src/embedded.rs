@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::{Result, copy, root};
 
 /// Every file of the bundle.
-const FILES: [&str; 5] =
-    ["manifest.json", "weights.safetensors", "tokenizer/vocab.json", "tokenizer/merges.txt", "README.md"];
+const FILES: [&str; 4] = ["manifest.json", "weights.safetensors", "tokenizer/vocab.json", "tokenizer/merges.txt"];
 
 /// Where it lies in the repository.
 pub fn bundle() -> PathBuf {

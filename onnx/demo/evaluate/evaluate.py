@@ -133,8 +133,9 @@ def sweep(program, judge, facts, defaults):
     """Fidelity against motion weight, guided steps and guided blocks, over the clips kept for choosing defaults."""
     weight, steps = defaults["motion_weight"], defaults["steps"]
     weights = {f"{weight * k:g}": ("--motion-weight", weight * k) for k in (0, 0.25, 0.5, 1, 2, 4)}
-    counts = {str(n): ("--guidance-steps", n) for n in sorted({round(steps * k / 6) for k in (1, 2, 3, 4)})}
-    blocks = {b: ("--blocks", b) for b in ("up_blocks.1", "up_blocks.2", "up_blocks.1,up_blocks.2")}
+    counts = {str(n): ("--guidance-steps", n) for n in sorted({round(steps * k / 6) for k in (1, 2, 3, 4, 5)})}
+    blocks = ("up_blocks.1", "up_blocks.2", "up_blocks.2,up_blocks.3", "up_blocks.1,up_blocks.2,up_blocks.3")
+    blocks = {b: ("--blocks", b) for b in blocks}
     results = {}
     for name, settings in (("motion weight", weights), ("guidance steps", counts), ("blocks", blocks)):
         print(f"sweep of {name}: {', '.join(settings)}", flush=True)

@@ -1,0 +1,606 @@
+// Drives the plugin through what hosts do: `host PLUGIN SCENARIO [FOLDER]`. Fails at the first thing that is not as it
+// should be. TEST_BUNDLE names a bundle for the scenarios that make clips.
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <sstream>
+
+#include "host.hpp"
+#include "page.hpp"
+
+using namespace ofx;
+using Instance = std::unique_ptr<Effect>;
+
+static const char* const FILTER = "OfxImageEffectContextFilter";
+static const char* const GENERAL = "OfxImageEffectContextGeneral";
+static const char* const GENERATOR = "OfxImageEffectContextGenerator";
+
+static std::string bundle() {
+    const char* bundle = std::getenv("TEST_BUNDLE");
+    CHECK(bundle);
+    return bundle;
+}
+
+static void pause(int milliseconds) { std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds)); }
+
+template <class T>
+static bool within(int seconds, T done) {
+    auto end = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
+    while (!done()) {
+        if (std::chrono::steady_clock::now() > end) return false;
+        pause(10);
+    }
+    return true;
+}
+
+static std::string text(Effect& effect, const std::string& name) {
+    Guard guard(ofx::lock);
+    return effect.parameter(name).value.s;
+}
+static int number(Effect& effect, const std::string& name) {
+    Guard guard(ofx::lock);
+    return effect.parameter(name).value.i;
+}
+static bool says(Effect& effect, const std::string& part) {
+    return text(effect, "status").find(part) != std::string::npos;
+}
+
+// The quickest clone: 64x64, four frames, as many steps as are asked for.
+static void quick(Plugin& plugin, Effect& effect, const std::string& prompt, int steps = 2) {
+    plugin.set(effect, "bundle", bundle());
+    plugin.set(effect, "device", 1);
+    plugin.set(effect, "prompt", prompt);
+    plugin.set(effect, "width", 64);
+    plugin.set(effect, "height", 64);
+    plugin.set(effect, "frames", 4);
+    plugin.set(effect, "steps", steps);
+    plugin.set(effect, "guidanceSteps", steps / 2);
+    plugin.set(effect, "warmUp", 0);
+    plugin.set(effect, "coolUp", 0);
+    CHECK(number(effect, "quality") == 3 && number(effect, "size") == 1);
+}
+
+static bool finished(Effect& effect) { return says(effect, "The clip is there"); }
+
+static void generate(Plugin& plugin, Effect& effect) {
+    int refresh = number(effect, "refresh");
+    plugin.change(effect, "generate");
+    if (!within(120, [&] { return finished(effect) && number(effect, "refresh") > refresh; })) {
+        std::fprintf(stderr, "status: %s\n", text(effect, "status").c_str());
+        std::abort();
+    }
+}
+
+static bool is_source(Image& image, int time) {
+    Image wanted(setup.format, image.bounds, image.bounds, 1);
+    for (int y = image.bounds.y1; y < image.bounds.y2; y++)
+        for (int x = image.bounds.x1; x < image.bounds.x2; x++)
+            for (int channel = 0; channel < setup.format.samples; channel++)
+                wanted.put(x, y, channel, setup.pixel(time, x, y, channel));
+    return wanted.memory == image.memory;
+}
+
+// 8-bit RGB, rows from the top.
+static std::vector<uint8_t> rgb(Image& image) {
+    std::vector<uint8_t> bytes;
+    for (int y = image.bounds.y2 - 1; y >= image.bounds.y1; y--)
+        for (int x = image.bounds.x1; x < image.bounds.x2; x++)
+            for (int channel = 0; channel < 3; channel++)
+                bytes.push_back(uint8_t(std::lround(image.get(x, y, channel) * 255)));
+    return bytes;
+}
+
+static const std::vector<Format> FORMATS = [] {
+    std::vector<Format> formats;
+    for (Depth depth : {BYTE, SHORT, HALF, FLOAT})
+        for (int samples : {3, 4})
+            for (bool bottom_first : {true, false}) formats.push_back({depth, samples, bottom_first, bottom_first ? 0 : 5, true});
+    return formats;
+}();
+
+// Load, describe, unload, load again; the page of parameters goes to a file.
+static void describe(const std::string& file, const std::string& folder) {
+    for (int round = 0; round < 3; round++) {
+        Plugin plugin(file);
+        for (int again = 0; again < 2; again++) {
+            plugin.load();
+            auto effect = plugin.describe();
+            CHECK(effect->properties.count("OfxImageEffectPropSupportedContexts") == 3);
+            CHECK(effect->properties.count("OfxImageEffectPropSupportedPixelDepths") == 4);
+            CHECK(effect->properties.find("OfxImageEffectPropTemporalClipAccess", 0)->i == 1);
+            for (const char* context : {FILTER, GENERAL, GENERATOR}) {
+                auto described = plugin.describe(context);
+                CHECK(described->clip("Output") && !!described->clip("Source") == (context != GENERATOR));
+                CHECK(!!described->clip("Condition") == (context == GENERAL));
+                for (auto& parameter : described->parameters) {
+                    auto& properties = parameter->properties;
+                    CHECK(!properties.text("OfxPropLabel").empty());
+                    if (parameter->type != "OfxParamTypeDouble" && parameter->type != "OfxParamTypeInteger") continue;
+                    auto value = [&](const char* end) {
+                        const Value* found = properties.find(std::string("OfxParamProp") + end, 0);
+                        CHECK(found);
+                        return is_double(*parameter) ? found->d : double(found->i);
+                    };
+                    CHECK(value("Min") <= value("DisplayMin") && value("DisplayMin") < value("DisplayMax"));
+                    CHECK(value("DisplayMax") <= value("Max") && value("Min") <= value("Default"));
+                    CHECK(value("Default") <= value("Max"));
+                }
+                if (context == GENERAL && !folder.empty()) draw_page(*described, folder + "/parameters.svg");
+            }
+            plugin.unload();
+        }
+    }
+}
+
+// Every parameter is written, by the host and by its user, and buttons are pressed, with nothing set up.
+static void parameters(const std::string& file, const std::string&) {
+    Plugin plugin(file);
+    plugin.load();
+    for (const char* context : {FILTER, GENERAL, GENERATOR}) {
+        auto effect = plugin.create(context);
+        std::vector<std::string> names;
+        for (auto& parameter : effect->parameters) names.push_back(parameter->name);
+        for (auto& name : names) {
+            Parameter& parameter = effect->parameter(name);
+            if (parameter.type == "OfxParamTypeInteger" || is_double(parameter)) {
+                for (const char* end : {"OfxParamPropMin", "OfxParamPropMax", "OfxParamPropDefault"}) {
+                    const Value& value = *parameter.properties.find(end, 0);
+                    plugin.set(*effect, name, is_double(parameter) ? value.d : double(value.i));
+                }
+            } else if (parameter.type == "OfxParamTypeChoice") {
+                int count = parameter.properties.count("OfxParamPropChoiceOption");
+                for (int choice = -1; choice <= count; choice++) plugin.set(*effect, name, choice);
+                plugin.set(*effect, name, parameter.properties.find("OfxParamPropDefault", 0)->i);
+            } else if (is_text(parameter)) {
+                for (const char* value : {"%s%n", "../../etc/passwd", "\xff\xfe", ""}) plugin.set(*effect, name, value);
+            } else {
+                plugin.change(*effect, name);
+                plugin.change(*effect, name);
+            }
+            plugin.render(*effect, 3);
+        }
+        int seed = number(*effect, "seed");
+        plugin.change(*effect, "randomise");
+        CHECK(number(*effect, "seed") != seed && number(*effect, "seed") >= 0);
+        plugin.set(*effect, "mode", 1);
+        CHECK(effect->parameter("imageFile").properties.find("OfxParamPropEnabled", 0)->i == 1);
+        plugin.set(*effect, "quality", 0);
+        CHECK(number(*effect, "steps") == 25 && number(*effect, "guidanceSteps") == 12);
+        plugin.destroy(effect);
+    }
+    plugin.unload();
+}
+
+// Without a result, the source goes through as it is, whatever its pixels, bounds, scale and window.
+static void source(const std::string& file, const std::string&) {
+    Plugin plugin(file);
+    plugin.load();
+    setup.region = {-3, 5, 34, 28};
+    // Also colours outside of 0 to 1, and what is no number.
+    setup.pixel = [](int time, int x, int y, int channel) {
+        return x == 0 ? NAN : float(x * 3 - y + channel + time) / 20 - 0.5f;
+    };
+    for (const char* context : {FILTER, GENERAL}) {
+        auto effect = plugin.create(context);
+        for (const Format& format : FORMATS) {
+            setup.format = format;
+            for (int border : {0, 3, -4})
+                for (double scale : {1.0, 0.5}) {
+                    setup.border = border;
+                    auto image = plugin.render(*effect, 4, scale);
+                    CHECK(plugin.was_identity);
+                    if (border >= 0) CHECK(is_source(*image, 4));
+                    Range window{3, 6, 9, 13};
+                    plugin.render(*effect, 2, scale, &window);
+                }
+        }
+        plugin.destroy(effect);
+    }
+    plugin.unload();
+}
+
+// A clip is made, shown at its times in any order and form, and is what the command line makes.
+static void clone(const std::string& file, const std::string& folder) {
+    Plugin plugin(file);
+    plugin.load();
+    setup.pixel = waves;
+    auto effect = plugin.create(GENERAL);
+    quick(plugin, *effect, "ground", 12);
+    CHECK(says(*effect, "Ready"));
+    {
+        std::ofstream reference(folder + "/reference.rgb", std::ios::binary);
+        for (int time = 0; time < 8; time++) {
+            auto image = plugin.render(*effect, time);
+            CHECK(is_source(*image, time));
+            auto bytes = rgb(*image);
+            reference.write(reinterpret_cast<char*>(bytes.data()), std::streamsize(bytes.size()));
+        }
+    }
+    int refresh = number(*effect, "refresh");
+    auto begin = std::chrono::steady_clock::now();
+    plugin.change(*effect, "generate");
+    auto took = std::chrono::steady_clock::now() - begin;
+    CHECK(took < std::chrono::seconds(2) && counts.progress > 0);
+    // Meanwhile the source is there, and renders wait for nothing.
+    std::set<std::string> seen;
+    CHECK(within(120, [&] {
+        seen.insert(text(*effect, "status"));
+        return number(*effect, "refresh") > refresh && finished(*effect);
+    }));
+    CHECK(seen.size() >= 2);
+    CHECK(text(*effect, "result").size() == 32 && counts.persistent == 0 && counts.boxes == 0);
+    // Frames 0, 2, 4 and 7 of the reference; in disorder, and again.
+    std::map<int, std::vector<uint8_t>> frames;
+    for (int time : {7, 0, 4, 2, 0, 7}) {
+        auto image = plugin.render(*effect, time);
+        CHECK(!plugin.was_identity && !is_source(*image, time));
+        auto bytes = rgb(*image);
+        CHECK(frames.count(time) == 0 || frames[time] == bytes);
+        frames[time] = bytes;
+    }
+    {
+        std::ofstream result(folder + "/clone.rgb", std::ios::binary);
+        for (auto& [time, bytes] : frames) result.write(reinterpret_cast<char*>(bytes.data()), std::streamsize(bytes.size()));
+    }
+    // When it is over: held, anew, backwards, stretched; and twice as fast.
+    auto shown = [&](double time) { return rgb(*plugin.render(*effect, time)); };
+    CHECK(shown(20) == frames[7] && shown(-5) == frames[0]);
+    plugin.set(*effect, "length", 1);
+    CHECK(shown(10) == frames[0] && shown(7) == frames[7]);
+    plugin.set(*effect, "length", 2);
+    CHECK(shown(10) == frames[4] && shown(14) == frames[0]);
+    plugin.set(*effect, "length", 3);
+    CHECK(shown(7) == frames[7] && shown(0) == frames[0]);
+    plugin.set(*effect, "length", 0);
+    plugin.set(*effect, "speed", 2);
+    CHECK(shown(1) == frames[2] && shown(4) == frames[7]);
+    plugin.set(*effect, "speed", 1);
+    // Every form has the same picture, and windows are parts of it.
+    for (const Format& format : FORMATS) {
+        setup.format = format;
+        auto image = plugin.render(*effect, 4);
+        CHECK(rgb(*image) == frames[4]);
+        if (format.samples == 4) CHECK(image->get(5, 5, 3) == 1);
+        setup.region = {-7, 3, 94, 60};
+        auto whole = plugin.render(*effect, 4);
+        Range window{10, 9, 33, 41};
+        auto part = plugin.render(*effect, 4, 1, &window);
+        for (int y = window.y1; y < window.y2; y++)
+            for (int x = window.x1; x < window.x2; x++)
+                CHECK(std::fabs(part->get(x, y, 1) - whole->get(x, y, 1)) < 0.005);
+        auto half = plugin.render(*effect, 4, 0.5);
+        double difference = 0;
+        for (int y = 6; y < 24; y++)
+            for (int x = 2; x < 40; x++) difference += std::fabs(half->get(x, y, 0) - whole->get(2 * x, 2 * y, 0));
+        CHECK(difference / (18 * 38) < 0.05);
+        setup.region = {0, 0, 64, 64};
+    }
+    setup.format = {};
+    // An aborted render touches nothing that is not its own, and the next one is whole.
+    setup.abort_after = counts.aborts + 0;
+    setup.region = {0, 0, 640, 640};
+    plugin.render(*effect, 4);
+    setup.abort_after = -1;
+    setup.region = {0, 0, 64, 64};
+    CHECK(shown(4) == frames[4]);
+    // A second instance shows the same clip at once: nothing is computed.
+    auto other = plugin.create(FILTER);
+    quick(plugin, *other, "ground", 12);
+    begin = std::chrono::steady_clock::now();
+    generate(plugin, *other);
+    CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(1));
+    CHECK(rgb(*plugin.render(*other, 2)) == frames[2]);
+    // Another prompt is another clip; the first one stays until it is there.
+    plugin.set(*other, "prompt", "sea");
+    plugin.change(*other, "generate");
+    CHECK(rgb(*plugin.render(*other, 2)) == frames[2] || finished(*other));
+    CHECK(within(120, [&] { return finished(*other); }));
+    CHECK(rgb(*plugin.render(*other, 2)) != frames[2]);
+    CHECK(rgb(*plugin.render(*effect, 2)) == frames[2]);
+    // The motion is kept, and cloned from the file.
+    std::string motion = folder + "/motion.safetensors";
+    plugin.set(*effect, "motionFile", motion);
+    plugin.change(*effect, "saveMotion");
+    CHECK(std::filesystem::exists(motion));
+    plugin.set(*other, "prompt", "ground");
+    plugin.set(*other, "motionFile", motion);
+    plugin.change(*other, "loadMotion");
+    CHECK(says(*other, "4 frames at 64x64") && number(*other, "motionFrom") == 1);
+    generate(plugin, *other);
+    CHECK(rgb(*plugin.render(*other, 2)) == frames[2]);
+    // What the project keeps; the next scenario opens it.
+    {
+        std::ofstream project(folder + "/project.txt");
+        for (auto& parameter : effect->parameters)
+            project << parameter->name << '\t' << parameter->value.i << '\t' << parameter->value.d << '\t' << parameter->value.s << '\n';
+    }
+    plugin.destroy(effect);
+    plugin.destroy(other);
+    plugin.unload();
+}
+
+// The project of the scenario before, with the cache and without it.
+static void reopen(const std::string& file, const std::string& folder) {
+    std::map<std::string, Value> saved;
+    std::ifstream project(folder + "/project.txt");
+    std::string line;
+    while (std::getline(project, line)) {
+        std::istringstream words(line);
+        std::string name;
+        Value value;
+        std::getline(words, name, '\t');
+        words >> value.i >> value.d;
+        words.get();
+        std::getline(words, value.s);
+        saved[name] = value;
+    }
+    std::ifstream result(folder + "/clone.rgb", std::ios::binary);
+    std::vector<char> wanted((std::istreambuf_iterator<char>(result)), {});
+    setup.pixel = waves;
+    {
+        Plugin plugin(file);
+        plugin.load();
+        auto effect = plugin.create(GENERAL, saved);
+        CHECK(finished(*effect));
+        auto bytes = rgb(*plugin.render(*effect, 0));
+        CHECK(std::equal(bytes.begin(), bytes.end(), reinterpret_cast<uint8_t*>(wanted.data())));
+        plugin.destroy(effect);
+        plugin.unload();
+    }
+    std::filesystem::remove_all(std::getenv("MOTIONCLONE_CACHE"));
+    Plugin plugin(file);
+    plugin.load();
+    auto effect = plugin.create(GENERAL, saved);
+    CHECK(says(*effect, "no longer in the cache"));
+    CHECK(is_source(*plugin.render(*effect, 0), 0));
+    // The same clip is made again.
+    if (std::getenv("TEST_BUNDLE")) {
+        generate(plugin, *effect);
+        auto bytes = rgb(*plugin.render(*effect, 0));
+        CHECK(std::equal(bytes.begin(), bytes.end(), reinterpret_cast<uint8_t*>(wanted.data())));
+    }
+    plugin.destroy(effect);
+    plugin.unload();
+}
+
+// Cancel by button and dialog, instances destroyed and the plugin unloaded while jobs run.
+static void cancel(const std::string& file, const std::string&) {
+    setup.pixel = waves;
+    {
+        Plugin plugin(file);
+        plugin.load();
+        auto effect = plugin.create(FILTER);
+        quick(plugin, *effect, "long", 1000);
+        plugin.change(*effect, "generate");
+        CHECK(within(60, [&] { return says(*effect, "Making the clip"); }));
+        plugin.change(*effect, "cancel");
+        CHECK(says(*effect, "Cancelled") && text(*effect, "result").empty());
+        CHECK(is_source(*plugin.render(*effect, 1), 1));
+        // The dialog of the wait is cancelled.
+        plugin.set(*effect, "wait", 1);
+        plugin.set(*effect, "prompt", "longer");
+        setup.cancel_at = 1;  // the last frame that is read
+        plugin.change(*effect, "generate");
+        CHECK(says(*effect, "Cancelled"));
+        setup.cancel_at = 2;
+        std::thread([] { pause(1500); setup.cancel_at = 0; }).detach();
+        auto begin = std::chrono::steady_clock::now();
+        plugin.change(*effect, "generate");
+        CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(30) && says(*effect, "Cancelled"));
+        setup.cancel_at = 2;
+        plugin.set(*effect, "wait", 0);
+        // Instances end while their jobs wait or run; the others go on.
+        std::vector<Instance> more;
+        for (int index = 0; index < 4; index++) {
+            more.push_back(plugin.create(index % 2 ? FILTER : GENERAL));
+            quick(plugin, *more.back(), "long " + std::to_string(index), 1000);
+            plugin.change(*more.back(), "generate");
+            plugin.render(*more.back(), index);
+        }
+        for (int index = 0; index < 3; index++) {
+            pause(100);
+            plugin.destroy(more[size_t(index)]);
+        }
+        plugin.change(*more[3], "update");
+        CHECK(text(*more[3], "result").size() == 32);
+        // The host unloads in the middle of it, and leaves an instance behind.
+        plugin.destroy(more[3]);
+        begin = std::chrono::steady_clock::now();
+        plugin.unload();
+        CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(20));
+    }
+    Plugin plugin(file);
+    plugin.load();
+    auto effect = plugin.create(FILTER);
+    quick(plugin, *effect, "short", 2);
+    plugin.set(*effect, "wait", 1);
+    generate(plugin, *effect);
+    CHECK(!is_source(*plugin.render(*effect, 1), 1));
+    plugin.destroy(effect);
+    plugin.unload();
+}
+
+// Hosts that lack something: suites, temporal access, frames.
+static void hosts(const std::string& file, const std::string&) {
+    setup.pixel = waves;
+    for (auto messages : {Setup::NONE, Setup::ONLY_V1, Setup::NULL_V2, Setup::V2}) {
+        setup.messages = messages;
+        setup.progress1 = messages == Setup::NULL_V2 || messages == Setup::V2;
+        setup.progress2 = messages == Setup::V2;
+        counts.boxes = counts.persistent = counts.cleared = 0;
+        Plugin plugin(file);
+        plugin.load();
+        auto effect = plugin.create(FILTER);
+        // No bundle: one message, in the one way that the host has.
+        plugin.change(*effect, "generate");
+        CHECK(says(*effect, "No bundle is chosen"));
+        bool persists = messages == Setup::V2, boxes = messages == Setup::ONLY_V1 || messages == Setup::NULL_V2;
+        CHECK(counts.persistent == persists && counts.boxes == boxes);
+        if (persists || boxes) CHECK(counts.last_message.find("No bundle is chosen") == 0);
+        // What only the engine finds.
+        quick(plugin, *effect, "ground", 2);
+        plugin.set(*effect, "topK", 200);
+        plugin.change(*effect, "generate");
+        CHECK(within(60, [&] { return says(*effect, "200"); }));
+        if (persists) CHECK(within(5, [&] { return counts.persistent == 2; }));
+        plugin.change(*effect, "update");
+        CHECK(counts.persistent == 2 * persists && counts.boxes == 2 * boxes);
+        plugin.set(*effect, "topK", 1);
+        // Some frames cannot be had; their neighbours stand in.
+        setup.failing = {0, 4};
+        generate(plugin, *effect);
+        CHECK(counts.cleared >= persists && counts.persistent == 2 * persists);
+        setup.failing = {};
+        // None can be had but in renders.
+        setup.frames_in_changes = false;
+        plugin.set(*effect, "prompt", "sky");
+        plugin.change(*effect, "generate");
+        CHECK(says(*effect, "0 of 4") && number(*effect, "refresh") > 1);
+        plugin.render(*effect, 5);
+        CHECK(plugin.frames_needed == 5);
+        CHECK(within(120, [&] { return finished(*effect); }));
+        setup.frames_in_changes = true;
+        // None at all: said, and nothing else.
+        setup.failing = {0, 1, 2, 3, 4, 5, 6, 7};
+        plugin.set(*effect, "prompt", "nothing");
+        plugin.change(*effect, "generate");
+        plugin.render(*effect, 5);
+        plugin.change(*effect, "update");
+        CHECK(says(*effect, "does not hand out"));
+        plugin.change(*effect, "cancel");
+        setup.failing = {};
+        plugin.destroy(effect);
+        plugin.unload();
+    }
+    // Only the frame at hand can be had: the clip is played.
+    setup.temporal = setup.frames_in_changes = false;
+    Plugin plugin(file);
+    plugin.load();
+    auto effect = plugin.create(FILTER);
+    quick(plugin, *effect, "played", 2);
+    // This host does not want to be called by another thread.
+    plugin.set(*effect, "live", 0);
+    plugin.change(*effect, "generate");
+    int sets = effect->parameter("status").sets;
+    for (int time : {7, 3, 0, 1, 2, 5, 4}) plugin.render(*effect, time);
+    pause(3000);
+    CHECK(effect->parameter("status").sets == sets);
+    CHECK(within(60, [&] {
+        plugin.change(*effect, "update");
+        return finished(*effect);
+    }));
+    CHECK(!is_source(*plugin.render(*effect, 3), 3));
+    setup.temporal = setup.frames_in_changes = true;
+    plugin.destroy(effect);
+    plugin.unload();
+}
+
+// Pictures and sketches from the input and a file; a generator with a folder of images.
+static void conditions(const std::string& file, const std::string& folder) {
+    setup.pixel = waves;
+    setup.condition = true;
+    Plugin plugin(file);
+    plugin.load();
+    auto effect = plugin.create(GENERAL);
+    quick(plugin, *effect, "ground");
+    generate(plugin, *effect);
+    auto plain = rgb(*plugin.render(*effect, 0));
+    plugin.set(*effect, "mode", 1);
+    generate(plugin, *effect);
+    auto picture = rgb(*plugin.render(*effect, 0));
+    plugin.set(*effect, "mode", 2);
+    generate(plugin, *effect);
+    auto sketch = rgb(*plugin.render(*effect, 0));
+    CHECK(plain != picture && picture != sketch);
+    // The input shows frame 0 of the reference; so does the file.
+    auto other = plugin.create(FILTER);
+    quick(plugin, *other, "ground");
+    plugin.set(*other, "mode", 1);
+    plugin.change(*other, "generate");
+    CHECK(says(*other, "needs a picture"));
+    plugin.set(*other, "imageFile", folder + "/images/00.png");
+    generate(plugin, *other);
+    CHECK(rgb(*plugin.render(*other, 0)) == picture);
+    auto made = plugin.create(GENERATOR);
+    quick(plugin, *made, "ground");
+    plugin.change(*made, "generate");
+    CHECK(says(*made, "No reference is chosen"));
+    auto black = rgb(*plugin.render(*made, 0));
+    CHECK(std::set<uint8_t>(black.begin(), black.end()) == std::set<uint8_t>{0});
+    for (const char* reference : {"/images/00.png", "/clip.mkv"}) {
+        plugin.set(*made, "referenceFile", folder + reference);
+        generate(plugin, *made);
+        CHECK(rgb(*plugin.render(*made, 0)) == plain);
+    }
+    plugin.destroy(effect);
+    plugin.destroy(other);
+    plugin.destroy(made);
+    plugin.unload();
+}
+
+// Nothing is there but the plugin: it shows its parameters and says what is missing.
+static void missing(const std::string& file, const std::string&) {
+    setup.pixel = waves;
+    Plugin plugin(file);
+    plugin.load();
+    auto effect = plugin.create(FILTER);
+    CHECK(says(*effect, "The engine is missing"));
+    plugin.change(*effect, "generate");
+    CHECK(counts.persistent == 1 && counts.last_message.find("The engine is missing") == 0);
+    CHECK(is_source(*plugin.render(*effect, 1), 1));
+    plugin.destroy(effect);
+    plugin.unload();
+}
+
+// How long a render of 1920x1080 takes in floating point, with the clip of the reopened project.
+static void bench(const std::string& file, const std::string&) {
+    setup.pixel = waves;
+    Plugin plugin(file);
+    plugin.load();
+    auto effect = plugin.create(FILTER);
+    quick(plugin, *effect, "bench", 1);
+    plugin.set(*effect, "width", 512);
+    plugin.set(*effect, "height", 512);
+    plugin.set(*effect, "frames", 2);
+    generate(plugin, *effect);
+    setup.region = {0, 0, 1920, 1080};
+    setup.format = {FLOAT, 4, true, 0, true};
+    for (int colours : {1, 2}) {
+        plugin.set(*effect, "colours", colours);
+        std::vector<double> times;
+        for (int round = 0; round < 40; round++) {
+            Properties in;
+            in.set("OfxPropTime", {double(round % 8)});
+            in.set("OfxImageEffectPropRenderScale", {1, 1});
+            in.set("OfxImageEffectPropRenderWindow", {0, 0, 1920, 1080});
+            effect->output = std::make_unique<Image>(setup.format, Range{0, 0, 1920, 1080}, Range{0, 0, 1920, 1080}, 1);
+            auto begin = std::chrono::steady_clock::now();
+            CHECK(plugin.act("OfxImageEffectActionRender", effect.get(), &in) == OK);
+            times.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count());
+        }
+        std::sort(times.begin(), times.end());
+        std::printf("render of 1920x1080 float, %s: median %.1f ms, fastest %.1f ms, slowest %.1f ms\n",
+                    colours == 1 ? "video" : "linear light", times[20], times[0], times[39]);
+    }
+    plugin.destroy(effect);
+    plugin.unload();
+}
+
+int main(int count, char** words) {
+    const std::map<std::string, void (*)(const std::string&, const std::string&)> scenarios = {
+        {"describe", describe}, {"parameters", parameters}, {"source", source},         {"clone", clone},
+        {"reopen", reopen},     {"cancel", cancel},         {"hosts", hosts},           {"conditions", conditions},
+        {"missing", missing},   {"bench", bench},
+    };
+    auto scenario = scenarios.find(count > 2 ? words[2] : "");
+    if (scenario == scenarios.end()) {
+        std::fprintf(stderr, "usage: host PLUGIN SCENARIO [FOLDER]\n");
+        return 2;
+    }
+    setup.pixel = waves;
+    scenario->second(words[1], count > 3 ? words[3] : "");
+    std::printf("%s: as it should be\n", scenario->first.c_str());
+    return 0;
+}
