@@ -10,7 +10,8 @@ use crate::{Result, embedded, root, run, target};
 struct Blender {
     name: &'static str,
     module: Wheel,
-    numpy: Wheel,
+    /// What the module imports.
+    packages: &'static [Wheel],
 }
 
 /// The first one is tested with everything else.
@@ -27,7 +28,7 @@ const BLENDERS: [Blender; 3] = [
                 "032cce9a931476938ef56865936118998381c68f719b3a1c31a8c4c457f50416", // Windows x86_64
             ],
         },
-        numpy: NUMPY_1,
+        packages: &[NUMPY_1],
     },
     Blender {
         name: "5.0",
@@ -41,7 +42,7 @@ const BLENDERS: [Blender; 3] = [
                 "4c456809d3651e4850a336283dd73ceda64d7b7f5769490956e10d832c2e7347", // Windows x86_64
             ],
         },
-        numpy: NUMPY_1,
+        packages: &[NUMPY_1],
     },
     Blender {
         name: "5.2",
@@ -55,7 +56,7 @@ const BLENDERS: [Blender; 3] = [
                 "81c6aed7a0f2f6e755a51b507687e5b719b15dfea818859b59af351fac8cce96", // Windows x86_64
             ],
         },
-        numpy: NUMPY_2,
+        packages: &[NUMPY_2, CATTRS, ATTRS, TYPING_EXTENSIONS],
     },
 ];
 const NUMPY_1: Wheel = Wheel {
@@ -78,6 +79,16 @@ const NUMPY_2: Wheel = Wheel {
         "b0544343a702fa80c95ad5d3d608ea3599dd54d4632df855e4c8d24eb6ecfa1c", // Windows x86_64
     ],
 };
+const CATTRS: Wheel = pure("cattrs", "26.2.1", &["a12aaa3453dc8f633a815293179f08b7421ed18d2575c459c3c736f840beac24"]);
+const ATTRS: Wheel = pure("attrs", "26.1.0", &["c647aa4a12dfbad9333ca4e71fe62ddc36f4e63b2d260a37a8b83d2f043ac309"]);
+const TYPING_EXTENSIONS: Wheel =
+    pure("typing_extensions", "4.16.0", &["481caa481374e813c1b176ada14e97f1f67a4539ce9cfeb3f350d78d6370c2e8"]);
+
+/// A wheel that is the same for all systems.
+const fn pure(name: &'static str, version: &'static str, hashes: &'static [&'static str]) -> Wheel {
+    Wheel { name, version, python: "3.13", hashes }
+}
+
 /// What Blender links to on Linux and does not bring itself, as Debian packages.
 const LIBRARIES: &[&str] =
     &["libgomp1", "libx11-6", "libxfixes3", "libxi6", "libxkbcommon0", "libxrender1", "libxxf86vm1"];
@@ -118,7 +129,7 @@ pub fn test_chosen(names: &[&str]) -> Result<()> {
 }
 
 fn test_in(blender: &Blender, tools: &Tools) -> Result<()> {
-    let Blender { name, module, numpy } = blender;
+    let Blender { name, module, packages } = blender;
     let supported = cfg!(any(
         all(target_os = "linux", target_arch = "x86_64"),
         all(target_os = "macos", target_arch = "aarch64"),
@@ -132,8 +143,8 @@ fn test_in(blender: &Blender, tools: &Tools) -> Result<()> {
         println!("skipped: the tests in Blender {name} need Python {}, which was not found", module.python);
         return Ok(());
     };
-    let packages = [setup::fetch(module)?, setup::fetch(numpy)?];
-    let packages = std::env::join_paths(packages).map_err(|e| e.to_string())?;
+    let fetched: Vec<PathBuf> = std::iter::once(module).chain(*packages).map(setup::fetch).collect::<Result<_>>()?;
+    let packages = std::env::join_paths(fetched).map_err(|e| e.to_string())?;
     let command = |words: &[&str]| {
         let mut command = Command::new(&python);
         command.args(words).current_dir(root()).env("PYTHONPATH", &packages).env("PYTHONDONTWRITEBYTECODE", "1");

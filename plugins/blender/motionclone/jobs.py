@@ -190,7 +190,7 @@ def _take_frame():
         next(job.gathering)
     except StopIteration:
         session.begin(job)
-    except (strips.StripError, OSError, RuntimeError) as error:
+    except (strips.StripError, OSError, RuntimeError, ImportError) as error:
         job.fail(error)
     return True
 

@@ -408,14 +408,26 @@ class Clones(Case):
         text = bpy.data.texts.new("prompt")
         text.write("two\nlines")
         self.set(prompt_text=text)
-        job = self.clone()
-        self.assertEqual(job.used["prompt"], "two lines")
-        self.assertGreater(job.previews, 0)
+        bpy.ops.motionclone.clone()
+        job = self.running()
+        while not job.previews:
+            self.assertFalse(job.ended, job.message)
+            jobs.tick()
         self.assertEqual((job.preview.width, job.preview.height), (10, 8))
+        self.done(self.work()[-1])
+        self.assertEqual(job.used["prompt"], "two lines")
+        # In the end the clip itself is shown.
+        self.assertEqual((job.preview.width, job.preview.height), (80, 64))
         # Without windows Blender numbers no icons, and keeps their pixels all the same.
         jobs.preview_icon(job)
         icon = jobs.icons[f"job {job.number}"]
-        self.assertEqual(tuple(icon.image_size), (10, 8))
+        self.assertEqual(tuple(icon.image_size), (80, 64))
+
+    def test_a_preview_of_a_large_clip_is_small(self):
+        pixels = np.arange(300 * 200 * 3, dtype=np.uint32).astype(np.uint8).reshape(200, 300, 3)
+        preview = session.small(library.Clip(bytearray(pixels.tobytes()), 1, 300, 200))
+        self.assertEqual((preview.width, preview.height), (100, 67))
+        np.testing.assert_array_equal(np.frombuffer(preview.data, np.uint8).reshape(67, 100, 3), pixels[::3, ::3])
 
     def test_save_and_reopen(self):
         self.images()
@@ -517,7 +529,8 @@ class Ends(Case):
             self.assertFalse([t for t in threading.enumerate() if t.name.startswith("motionclone")])
         finally:
             addon_utils.enable(MODULE)
-        self.set(steps=2) if hasattr(self.scene, "motionclone") else self.fail("not registered again")
+        # The settings are still there, as others than before to Python.
+        self.assertEqual((self.scene.motionclone.steps, self.scene.motionclone.prompt), (500, "a fish"))
 
 
 class Errors(Case):
