@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use motionclone_onnx::graph::{Element, Graph, Layout, write};
+use motionclone_onnx::graph::{Element, Graph, Layout, cuda, write};
 use motionclone_onnx::manifest::Manifest;
 use motionclone_onnx::model::unet3d::UnetShape;
 use motionclone_onnx::model::vae::VaeShape;
@@ -16,7 +16,7 @@ use crate::session::{Cancel, Device, Input, Network, RunSettings, Runtime, tenso
 use crate::settings::Settings;
 
 /// What CUDA devices run where an engine's options do not say.
-const CUDA_LOWERING: Lowering = Lowering::Portable;
+const CUDA_LOWERING: Lowering = Lowering::Cuda(cuda::Fused::ALL);
 
 /// How an engine is opened.
 #[derive(Debug, Clone, Default)]
@@ -29,7 +29,8 @@ pub struct EngineOptions {
     pub threads: Option<usize>,
     /// The operators that CUDA devices run; the CPU always runs the portable ones.
     pub cuda_lowering: Option<Lowering>,
-    /// Whether nodes of networks lowered for CUDA may run on the CPU; otherwise such a network is refused.
+    /// Whether nodes of networks of a lowering that was named may run on the CPU; otherwise such a network is refused.
+    /// Where none was named they may: a slow node is better than no clip.
     pub cpu_nodes: bool,
     /// Where ONNX Runtime's profiler writes, one file a network, under names that begin so.
     pub profile: Option<PathBuf>,
@@ -53,7 +54,8 @@ impl Engine {
         let bundle = Bundle::open(bundle)?;
         let runtime = Runtime::load(options.runtime.as_deref())?;
         let lowering = options.cuda_lowering.unwrap_or(CUDA_LOWERING);
-        let EngineOptions { threads, cpu_nodes, ref profile, .. } = *options;
+        let EngineOptions { threads, ref profile, .. } = *options;
+        let cpu_nodes = options.cpu_nodes || options.cuda_lowering.is_none();
         let mut run = RunSettings { threads, cpu_nodes, profile: profile.clone(), ..Default::default() };
         let device = match options.device {
             Device::Cpu => "CPU".to_string(),

@@ -11,7 +11,7 @@ use crate::{Result, cargo, embedded, root, run, target};
 const CLONES: [(&str, &str, &str); 3] = [
     ("pan", "pan_up_left", "a yellow star on a cloudy navy background"),
     ("zoom", "zoom_in", "a red heart on a dotted gray background"),
-    ("path", "object_orbit", "a white triangle on a wavy teal background"),
+    ("path", "object_up", "a pink square on a wavy teal background"),
 ];
 /// One row of a contact sheet: every other frame of the sixteen.
 const ROW: &str = "select=not(mod(n\\,2)),scale=128:128,tile=8x1:padding=2";
