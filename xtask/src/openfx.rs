@@ -45,8 +45,8 @@ pub fn bundle(profile: &str, tree: &Path) -> Result<()> {
 }
 
 /// Drives the plugin by a host in C++ with the address sanitizer, compares its clip with that of the command line, and
-/// runs a part of it under valgrind.
-pub fn test(tools: &Tools, model: &Path) -> Result<()> {
+/// runs a part of it under valgrind. `longer` are the scenarios that take a minute each.
+pub fn test(tools: &Tools, model: &Path, longer: &[&str]) -> Result<()> {
     if !cfg!(target_os = "linux") {
         println!("the OpenFX plugin's host is not run: it is made for Linux");
         return Ok(());
@@ -86,7 +86,7 @@ pub fn test(tools: &Tools, model: &Path) -> Result<()> {
         return Err(format!("{} is no longer what the plugin describes: copy {}", kept.display(), drawn.display()));
     }
     compare(tools, model, &out)?;
-    for name in ["conditions", "cancel", "hosts"] {
+    for &name in longer {
         scenario(name)?;
     }
     run(with(Command::new(&host), "missing").env_remove("MOTIONCLONE_LIBRARY").env_remove("MOTIONCLONE_ONNXRUNTIME"))?;
