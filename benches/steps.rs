@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use motionclone::job::Event;
-use motionclone::onnx::checkpoint::{ImportOptions, import};
+use motionclone::onnx::checkpoint::import;
 use motionclone::session::{Cancel, Device};
 use motionclone::settings::Settings;
 use motionclone::{Engine, EngineOptions, vae};
@@ -43,15 +43,7 @@ fn peak_memory() -> Option<u64> {
 fn main() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("bundle");
-    let checkpoints = recorded::golden().join("checkpoints");
-    let options = ImportOptions {
-        base: checkpoints.join("StableDiffusion"),
-        motion_module: Some(checkpoints.join("v3_sd15_mm.ckpt")),
-        dreambooth: Some(checkpoints.join("dreambooth.safetensors")),
-        model_config: Some(checkpoints.join("model_config.json")),
-        out: out.clone(),
-        ..Default::default()
-    };
+    let options = recorded::text_to_video(out.clone());
     import(&options, &mut |_| ControlFlow::Continue(())).unwrap();
     let threads = std::env::var("MOTIONCLONE_BENCH_THREADS").ok().map(|n| n.parse().unwrap());
     let mut engine = Engine::open(&out, &EngineOptions { device: Device::Cpu, threads, ..Default::default() }).unwrap();

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use motionclone::Result;
-use motionclone::onnx::checkpoint::{ImportOptions, import};
+use motionclone::onnx::checkpoint::import;
 use motionclone::random::CudaGenerator;
 
 /// Folders that parts work with.
@@ -94,15 +94,7 @@ fn import_recorded(folders: &Folders) -> Result<()> {
     if folders.model.is_dir() {
         return Ok(());
     }
-    let checkpoints = recorded::golden().join("checkpoints");
-    let options = ImportOptions {
-        base: checkpoints.join("StableDiffusion"),
-        motion_module: Some(checkpoints.join("v3_sd15_mm.ckpt")),
-        dreambooth: Some(checkpoints.join("dreambooth.safetensors")),
-        model_config: Some(checkpoints.join("model_config.json")),
-        out: folders.model.clone(),
-        ..Default::default()
-    };
+    let options = recorded::text_to_video(folders.model.clone());
     import(&options, &mut |_| std::ops::ControlFlow::Continue(()))?;
     Ok(())
 }

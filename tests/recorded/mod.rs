@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use motionclone::frames::Frames;
 use motionclone::motion::{Motion, MotionInfo, SparseAttention};
+use motionclone::onnx::checkpoint::ImportOptions;
 use motionclone::onnx::manifest::Manifest;
 use motionclone::onnx::model::config::ControlKind;
 use motionclone::settings::{Control, Settings};
@@ -18,6 +19,19 @@ use serde_json::Value;
 pub fn golden() -> PathBuf {
     let own = || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     std::env::var_os("MOTIONCLONE_GOLDEN").map_or_else(own, PathBuf::from)
+}
+
+/// The checkpoints that text-to-video runs were recorded with, to be imported into `out`.
+pub fn text_to_video(out: PathBuf) -> ImportOptions {
+    let checkpoints = golden().join("checkpoints");
+    ImportOptions {
+        base: checkpoints.join("StableDiffusion"),
+        motion_module: Some(checkpoints.join("v3_sd15_mm.ckpt")),
+        dreambooth: Some(checkpoints.join("dreambooth.safetensors")),
+        model_config: Some(checkpoints.join("model_config.json")),
+        out,
+        ..Default::default()
+    }
 }
 
 /// One recorded run.

@@ -50,8 +50,8 @@ pub struct RectD {
 }
 
 type Get<T> = Option<unsafe extern "C" fn(Handle, *const c_char, c_int, *mut T) -> Status>;
+/// Also of several values, read or written: then `T` points at them and the number is their count.
 type Set<T> = Option<unsafe extern "C" fn(Handle, *const c_char, c_int, T) -> Status>;
-type Many<T> = Option<unsafe extern "C" fn(Handle, *const c_char, c_int, T) -> Status>;
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -60,18 +60,18 @@ pub struct PropertySuite {
     pub set_string: Set<*const c_char>,
     pub set_double: Set<f64>,
     pub set_int: Set<c_int>,
-    pub set_pointer_n: Many<*const *mut c_void>,
-    pub set_string_n: Many<*const *const c_char>,
-    pub set_double_n: Many<*const f64>,
-    pub set_int_n: Many<*const c_int>,
+    pub set_pointer_n: Set<*const *mut c_void>,
+    pub set_string_n: Set<*const *const c_char>,
+    pub set_double_n: Set<*const f64>,
+    pub set_int_n: Set<*const c_int>,
     pub get_pointer: Get<*mut c_void>,
     pub get_string: Get<*mut c_char>,
     pub get_double: Get<f64>,
     pub get_int: Get<c_int>,
-    pub get_pointer_n: Many<*mut *mut c_void>,
-    pub get_string_n: Many<*mut *mut c_char>,
-    pub get_double_n: Many<*mut f64>,
-    pub get_int_n: Many<*mut c_int>,
+    pub get_pointer_n: Set<*mut *mut c_void>,
+    pub get_string_n: Set<*mut *mut c_char>,
+    pub get_double_n: Set<*mut f64>,
+    pub get_int_n: Set<*mut c_int>,
     pub reset: Option<unsafe extern "C" fn(Handle, *const c_char) -> Status>,
     pub get_dimension: Option<unsafe extern "C" fn(Handle, *const c_char, *mut c_int) -> Status>,
 }
