@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use motionclone_onnx::graph::{Element, Graph, Layout, cuda, fold, portable, write};
+use motionclone_onnx::graph::{Element, Forward, Graph, Layout, cuda, fold, portable, write};
 use motionclone_onnx::manifest::{MANIFEST_FILE, Manifest, TOKENIZER_FOLDER, WEIGHTS_FILE};
 use motionclone_onnx::model::config::ControlKind;
 use motionclone_onnx::model::unet3d::{self, UnetShape};
@@ -52,8 +52,8 @@ pub enum NetworkKey {
     Denoiser(UnetShape),
     /// Attention maps of the guided blocks.
     Extractor(UnetShape, Vec<String>),
-    /// Noise prediction and the motion loss's gradient.
-    Guided(UnetShape, Vec<String>),
+    /// Noise prediction and the motion loss's gradient, with the values of the forward pass kept or not.
+    Guided(UnetShape, Vec<String>, Forward),
 }
 
 impl NetworkKey {
@@ -66,7 +66,7 @@ impl NetworkKey {
             Self::Control(kind, _) => format!("control_{}", kind.name()),
             Self::Denoiser(shape) => with_control("denoiser", shape),
             Self::Extractor(shape, _) => with_control("extractor", shape),
-            Self::Guided(shape, _) => with_control("guided", shape),
+            Self::Guided(shape, ..) => with_control("guided", shape),
         }
     }
 }
@@ -180,7 +180,9 @@ impl Bundle {
             }
             NetworkKey::Denoiser(shape) => unet3d::denoiser(weights, &manifest.unet, shape),
             NetworkKey::Extractor(shape, blocks) => unet3d::extractor(weights, &manifest.unet, shape, blocks),
-            NetworkKey::Guided(shape, blocks) => unet3d::guided(weights, &manifest.unet, shape, blocks),
+            NetworkKey::Guided(shape, blocks, values) => {
+                unet3d::guided(weights, &manifest.unet, shape, blocks, *values)
+            }
         }
         .map_err(|e| e.with_path(&self.folder))?;
         match lowering {

@@ -11,6 +11,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::guidance::{self, MotionTarget};
 use crate::motion::Motion;
+use crate::plan::Economy;
 use crate::schedule::Schedule;
 use crate::session::{Cancel, Input};
 use crate::settings::Settings;
@@ -84,13 +85,22 @@ impl Denoising {
             schedule,
             settings: settings.clone(),
             denoiser: NetworkKey::Denoiser(shape.clone()),
-            guided: NetworkKey::Guided(shape, settings.blocks.clone()),
+            guided: NetworkKey::Guided(shape, settings.blocks.clone(), engine.economy.forward()),
             control,
             prompt: engine.tensor(prompt)?,
             negative: engine.tensor(negative)?,
             motion: motion.clone(),
             targets,
         })
+    }
+
+    /// The networks that a step runs. Where one has to do for both prompts of a guided step, the guided one does.
+    pub(crate) fn networks_of(&self, index: usize, economy: Economy) -> Vec<NetworkKey> {
+        let guided = self.is_guided(index);
+        let other = self.settings.cfg != 0.0 && economy != Economy::OneByOne;
+        let control = self.control.as_ref().map(|(key, _)| key.clone());
+        let denoiser = (!guided || other).then(|| self.denoiser.clone());
+        [control, guided.then(|| self.guided.clone()), denoiser].into_iter().flatten().collect()
     }
 
     /// The networks that the steps run.
@@ -121,8 +131,15 @@ impl Denoising {
             None
         } else {
             let residuals = self.residuals(engine, &timestep, &self.negative, cancel)?;
-            let inputs = inputs(latents, &timestep, &self.negative, residuals.as_ref());
-            Some(engine.network(&self.denoiser)?.run(&inputs, cancel)?.array("noise")?)
+            let mut inputs = inputs(latents, &timestep, &self.negative, residuals.as_ref());
+            let alone = engine.economy == Economy::OneByOne && self.is_guided(index);
+            let nothing = ArrayD::zeros(IxDyn(&[1]));
+            if alone {
+                inputs.push(("motion_scale", Input::Array(&nothing)));
+                inputs.extend(self.targets.iter().map(|(name, value)| (name.as_str(), Input::Value(value))));
+            }
+            let key = if alone { &self.guided } else { &self.denoiser };
+            Some(engine.network(key)?.run(&inputs, cancel)?.array("noise")?)
         };
 
         let residuals = self.residuals(engine, &timestep, &self.prompt, cancel)?;

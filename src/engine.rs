@@ -12,6 +12,7 @@ use ort::value::DynValue;
 
 use crate::bundle::{Bundle, Lowering, NetworkKey};
 use crate::error::{Error, Result};
+use crate::plan::Economy;
 use crate::session::{Cancel, Device, Input, Network, RunSettings, Runtime, tensor};
 use crate::settings::Settings;
 
@@ -34,6 +35,9 @@ pub struct EngineOptions {
     pub cpu_nodes: bool,
     /// Where ONNX Runtime's profiler writes, one file a network, under names that begin so.
     pub profile: Option<PathBuf>,
+    /// Bytes of the device's memory that the networks may take; no limit when absent. A smaller budget makes jobs
+    /// slower, see [`Engine::plan`].
+    pub memory_budget: Option<u64>,
 }
 
 /// A bundle, a device, and loaded networks, which stay from one job to the next while the sizes stay the same.
@@ -43,6 +47,7 @@ pub struct Engine {
     run: RunSettings,
     device: String,
     networks: HashMap<NetworkKey, Network>,
+    pub(crate) economy: Economy,
 }
 
 impl Engine {
@@ -56,7 +61,13 @@ impl Engine {
         let lowering = options.cuda_lowering.unwrap_or(CUDA_LOWERING);
         let EngineOptions { threads, ref profile, .. } = *options;
         let cpu_nodes = options.cpu_nodes || options.cuda_lowering.is_none();
-        let mut run = RunSettings { threads, cpu_nodes, profile: profile.clone(), ..Default::default() };
+        let mut run = RunSettings {
+            threads,
+            cpu_nodes,
+            profile: profile.clone(),
+            budget: options.memory_budget,
+            ..Default::default()
+        };
         let device = match options.device {
             Device::Cpu => "CPU".to_string(),
             Device::Cuda(number) => {
@@ -79,7 +90,8 @@ impl Engine {
         if run.cuda.is_none() {
             probe(runtime, &run)?;
         }
-        Ok(Self { bundle, runtime, run, device, networks: HashMap::new() })
+        let economy = Economy::least(run.lowering);
+        Ok(Self { bundle, runtime, run, device, networks: HashMap::new(), economy })
     }
 
     /// What the bundle holds.
@@ -141,6 +153,28 @@ impl Engine {
         self.networks.retain(|key, _| keys.contains(key));
     }
 
+    /// The most memory that the engine was told to take, in bytes.
+    pub fn memory_budget(&self) -> Option<u64> {
+        self.run.budget
+    }
+
+    /// The lowering of networks here.
+    pub(crate) fn lowering(&self) -> Lowering {
+        self.run.lowering
+    }
+
+    /// Whether networks run on a CUDA device.
+    pub(crate) fn on_cuda(&self) -> bool {
+        self.run.cuda.is_some()
+    }
+
+    /// Makes room for a part of the work, where networks do not stay from one part to the next.
+    pub(crate) fn make_room(&mut self, keys: &[NetworkKey]) {
+        if self.economy == Economy::OneByOne {
+            self.keep(keys);
+        }
+    }
+
     /// The sizes of a run's autoencoder.
     pub fn vae_shape(&self, settings: &Settings) -> VaeShape {
         self.bundle.vae_shape(settings, self.run.lowering)
@@ -160,6 +194,7 @@ impl Engine {
         let tokens = self.bundle.tokenizer.encode(prompt, length)?;
         let ids = ArrayD::from_shape_vec(IxDyn(&[1, length]), tokens.ids)
             .map_err(|e| Error::failure(format!("token ids: {e}")))?;
+        self.make_room(&[NetworkKey::TextEncoder]);
         let network = self.network(&NetworkKey::TextEncoder)?;
         let embeddings = network.run(&[("input_ids", Input::Integers(&ids))], cancel)?.array("text_embeddings")?;
         Ok((embeddings, tokens.cut))

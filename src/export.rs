@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use motionclone_onnx::graph::Forward;
 use motionclone_onnx::manifest::WEIGHTS_FILE;
 use motionclone_onnx::unfinished;
 
@@ -21,7 +22,7 @@ pub fn networks(bundle: &Bundle, settings: &Settings) -> Vec<NetworkKey> {
         let shape = bundle.unet_shape(settings, control, Lowering::Portable);
         keys.extend(control.map(|kind| NetworkKey::Control(kind, shape.clone())));
         keys.push(NetworkKey::Extractor(shape.clone(), settings.blocks.clone()));
-        keys.push(NetworkKey::Guided(shape.clone(), settings.blocks.clone()));
+        keys.push(NetworkKey::Guided(shape.clone(), settings.blocks.clone(), Forward::Kept));
         keys.push(NetworkKey::Denoiser(shape));
     }
     keys

@@ -13,6 +13,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::frames::Frames;
 use crate::motion::{Motion, MotionInfo, SparseAttention};
+use crate::plan::Economy;
 use crate::preview::preview;
 use crate::random::CpuGenerator;
 use crate::schedule::Schedule;
@@ -80,6 +81,7 @@ impl Engine {
     pub fn extract(&mut self, clip: &Frames, settings: &Settings, watch: Watch, cancel: &Cancel) -> Result<Motion> {
         settings.check(self.manifest())?;
         check_clip(clip, settings)?;
+        self.prepare(settings)?;
         let latents = self.encode(&vae::pixels(clip), settings, watch, cancel)?;
         let pixels = settings.control.as_ref().map(|_| vae::unit_pixels(clip));
         let hash = hash(&clip.data);
@@ -135,6 +137,9 @@ impl Engine {
         let timestep = self.tensor(ArrayD::from_elem(IxDyn(&[1]), settings.noise_step as f32))?;
 
         let shape = self.unet_shape(settings);
+        let key = NetworkKey::Extractor(shape.clone(), settings.blocks.clone());
+        let control = settings.control.as_ref().map(|control| NetworkKey::Control(control.kind, shape.clone()));
+        self.make_room(&control.into_iter().chain([key.clone()]).collect::<Vec<_>>());
         let residuals = match &settings.control {
             None => None,
             Some(control) => {
@@ -152,7 +157,6 @@ impl Engine {
                 Some(conditioning.residuals(self.network(&key)?, &timestep, &text, cancel)?)
             }
         };
-        let key = NetworkKey::Extractor(shape, settings.blocks.clone());
         let inputs = denoise::inputs(&noisy, &timestep, &text, residuals.as_ref());
         let outputs = self.network(&key)?.run(&inputs, cancel)?;
         let mut maps = BTreeMap::new();
@@ -177,6 +181,7 @@ impl Engine {
     ) -> Result<Frames> {
         settings.check(self.manifest())?;
         motion.check(self.manifest(), settings)?;
+        self.prepare(settings)?;
         let images = self.control_images(settings, watch, cancel)?;
         let latents = self.sample(motion, settings, images.as_ref(), watch, cancel)?;
         let video = self.decode(&latents, settings, watch, cancel)?;
@@ -197,7 +202,10 @@ impl Engine {
         cancel: &Cancel,
     ) -> Result<ArrayD<f32>> {
         let denoising = self.denoising(motion, settings, images, watch, cancel)?;
-        let networks = denoising.networks();
+        let networks = match self.economy {
+            Economy::OneByOne => denoising.networks_of(0, self.economy),
+            _ => denoising.networks(),
+        };
         self.keep(&networks);
         for (index, key) in networks.iter().enumerate() {
             report(watch, Stage::Load, index, networks.len());
@@ -211,6 +219,7 @@ impl Engine {
         let map = self.manifest().preview.clone();
         for index in 0..settings.steps {
             cancel.check()?;
+            self.make_room(&denoising.networks_of(index, self.economy));
             let step = denoising.step(self, index, &latents, cancel)?;
             let loss = step.loss;
             if loss.is_some_and(|l| !l.is_finite()) || step.latents.iter().any(|v| !v.is_finite()) {
@@ -323,6 +332,7 @@ impl Engine {
         let key = NetworkKey::VaeEncoder(self.vae_shape(settings));
         let count = pixels.shape()[0];
         report(watch, Stage::Encode, 0, count);
+        self.make_room(std::slice::from_ref(&key));
         let network = self.network(&key)?;
         vae::encode(network, &config, pixels, noise, cancel, |done| report(watch, Stage::Encode, done, count))
     }
@@ -342,6 +352,7 @@ impl Engine {
         let key = NetworkKey::VaeDecoder(self.vae_shape(settings));
         let count = latents.shape()[2];
         report(watch, Stage::Decode, 0, count);
+        self.make_room(std::slice::from_ref(&key));
         let network = self.network(&key)?;
         vae::decode(network, &config, latents, cancel, |done| report(watch, Stage::Decode, done, count))
     }

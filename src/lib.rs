@@ -4,7 +4,7 @@
 //! which networks a job needs; [`session`] runs them on ONNX Runtime; [`text`] and [`vae`] turn prompt and pixels into
 //! embeddings and latents, [`control`] pictures and sketches into conditions; [`motion`] keeps what is read from a
 //! clip's temporal attention; [`schedule`] lays out the steps, [`guidance`] pulls each towards the motion, [`denoise`]
-//! takes them; [`job`] does one clone from beginning to end;
+//! takes them; [`job`] does one clone from beginning to end, in the memory that [`plan`] allots;
 //! [`capi`] is what programs in other languages see.
 #![warn(missing_docs)]
 
@@ -20,6 +20,7 @@ pub mod frames;
 pub mod guidance;
 pub mod job;
 pub mod motion;
+pub mod plan;
 pub mod preview;
 pub mod random;
 pub mod schedule;

@@ -165,12 +165,24 @@ pub struct RunSettings {
     pub cpu_nodes: bool,
     /// Where ONNX Runtime's profiler writes, one file a network, under names that begin so.
     pub profile: Option<PathBuf>,
+    /// Bytes that the device's memory may be used up to; no limit when absent.
+    pub budget: Option<u64>,
 }
 
 /// One network, loaded.
 pub struct Network {
     session: Session,
     name: String,
+    /// After which runs memory that is not used any more goes back to the device.
+    shrink: Shrink,
+    budget: Option<u64>,
+}
+
+/// A network plans its memory in the first run; what that run took without a plan is of no use to the later ones.
+struct Shrink {
+    device: String,
+    always: bool,
+    first: bool,
 }
 
 /// A network's input.
@@ -210,9 +222,12 @@ impl Network {
         weights: Vec<(String, DynValue)>,
         settings: &RunSettings,
     ) -> Result<Self> {
-        let session = Self::session(runtime, model, folder, weights, settings)
-            .map_err(|e| Error::failure(format!("cannot load the {name} network: {e}")))?;
-        Ok(Self { session, name: name.into() })
+        let workspace = settings.budget.is_none() && !name.starts_with("vae");
+        let session = Self::session(runtime, model, folder, weights, workspace, settings)
+            .map_err(|e| failure(&format!("cannot load the {name} network"), &e.to_string(), settings.budget))?;
+        let device = settings.cuda.map_or_else(|| "cpu:0".into(), |device| format!("gpu:{device}"));
+        let shrink = Shrink { device, always: settings.budget.is_some(), first: settings.cuda.is_some() };
+        Ok(Self { session, name: name.into(), shrink, budget: settings.budget })
     }
 
     fn session(
@@ -220,11 +235,14 @@ impl Network {
         model: &[u8],
         folder: &Path,
         weights: Vec<(String, DynValue)>,
+        workspace: bool,
         settings: &RunSettings,
     ) -> ort::Result<Session> {
         let folder = folder.to_string_lossy();
         let mut builder = Session::builder(&runtime.environment)?
-            .with_config_entry("session.model_external_initializers_file_folder_path", &folder)?;
+            .with_config_entry("session.model_external_initializers_file_folder_path", &folder)?
+            // It would take what the backward pass computes again for what the forward pass has computed, and keep that.
+            .with_config_entry("optimization.disable_specified_optimizers", "CommonSubexpressionElimination")?;
         for (name, tensor) in weights {
             builder = builder.with_external_initializer(name, tensor)?;
         }
@@ -238,8 +256,17 @@ impl Network {
                 // Without it cuDNN leaves tensor cores alone, in half precision too; float32 stays exact.
                 .with_tf32(half)
                 // Doubling its memory each time would ask for up to twice what a job needs.
-                .with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested);
-            builder = builder.with_execution_providers([provider.build().error_on_failure()])?;
+                .with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested)
+                // The fastest convolutions of whole pictures would take ten times the memory of what they compute.
+                .with_conv_max_workspace(workspace);
+            let provider = match settings.budget {
+                Some(budget) => provider.with_memory_limit(usize::try_from(budget).unwrap_or(usize::MAX)),
+                None => provider,
+            };
+            builder = builder
+                // Weights stay as long as the network; among what comes and goes they would keep memory in use.
+                .with_config_entry("session.use_device_allocator_for_initializers", "1")?
+                .with_execution_providers([provider.build().error_on_failure()])?;
             if half && !settings.cpu_nodes {
                 // A node on the CPU would be a mistake of the lowering and make every step wait.
                 builder = builder.with_config_entry("session.disable_cpu_ep_fallback", "1")?;
@@ -262,15 +289,19 @@ impl Network {
     /// # Errors
     /// When inputs do not fit, the device runs out of memory, or the run was cancelled.
     pub fn run(&mut self, inputs: &[(&str, Input)], cancel: &Cancel) -> Result<Outputs> {
-        let name = self.name.clone();
+        let (name, budget) = (self.name.clone(), self.budget);
         let failed = |e: ort::Error| {
             if cancel.is_cancelled() {
                 Error::cancelled()
             } else {
-                Error::failure(format!("running the {name} network: {e}"))
+                failure(&format!("running the {name} network"), &e.to_string(), budget)
             }
         };
-        let options = Arc::new(RunOptions::new().map_err(failed)?);
+        let mut options = RunOptions::new().map_err(failed)?;
+        if std::mem::take(&mut self.shrink.first) || self.shrink.always {
+            options.set("memory.enable_memory_arena_shrinkage", &self.shrink.device).map_err(failed)?;
+        }
+        let options = Arc::new(options);
         let mut values: Vec<(&str, SessionInputValue)> = Vec::with_capacity(inputs.len());
         for (key, input) in inputs {
             let value = match input {
@@ -289,6 +320,36 @@ impl Network {
         let values = keys.into_iter().filter_map(|k| outputs.remove(&k).map(|v| (k, v))).collect();
         Ok(Outputs { values, network: name.clone() })
     }
+}
+
+/// A failure of ONNX Runtime, told as what can be done where memory did not suffice.
+fn failure(what: &str, message: &str, budget: Option<u64>) -> Error {
+    // How its arena, the C++ library, CUDA, cuBLAS and cuDNN say it.
+    const SIGNS: [&str; 7] = [
+        "Failed to allocate memory",
+        "Available memory of",
+        "bad_alloc",
+        "bad allocation",
+        "out of memory",
+        "cudaErrorMemoryAllocation",
+        "ALLOC_FAILED",
+    ];
+    if !SIGNS.iter().any(|sign| message.contains(sign)) {
+        return Error::failure(format!("{what}: {message}"));
+    }
+    let advice = match budget {
+        Some(budget) => format!(
+            "the memory budget of {} was not kept or the device has less that is free; set a smaller memory budget",
+            gigabytes(budget)
+        ),
+        None => "set a memory budget that is below what the device has free".into(),
+    };
+    Error::failure(format!("{what}: not enough memory; {advice}, a smaller size or fewer frames ({message})"))
+}
+
+/// Bytes as people read them.
+pub(crate) fn gigabytes(bytes: u64) -> String {
+    format!("{:.2} GB", bytes as f64 / 1e9)
 }
 
 impl Outputs {
@@ -341,4 +402,24 @@ pub fn tensor(array: ArrayD<f32>, settings: &RunSettings) -> Result<DynValue> {
 pub fn half_tensor(shape: Vec<usize>, data: Vec<half::f16>) -> Result<DynValue> {
     let failed = |e: ort::Error| Error::failure(format!("cannot make a tensor: {e}"));
     Ok(Tensor::from_array((shape, data)).map_err(failed)?.into_dyn())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::failure;
+
+    #[test]
+    fn a_lack_of_memory_is_told_as_what_to_do() {
+        let arena = "Non-zero status code returned while running MatMul node. BFCArena::AllocateRawInternal Failed to \
+                     allocate memory for requested buffer of size 1073741824";
+        let cuda = "CUDA failure 2: out of memory ; GPU=0";
+        for message in [arena, cuda, "std::bad_alloc", "CUDNN failure 4: CUDNN_STATUS_ALLOC_FAILED"] {
+            let without = failure("running the guided network", message, None).to_string();
+            assert!(without.contains("set a memory budget") && without.contains(message), "{without}");
+            let with = failure("running the guided network", message, Some(7_500_000_000)).to_string();
+            assert!(with.contains("7.50 GB") && with.contains("smaller memory budget"), "{with}");
+        }
+        let other = failure("running the guided network", "Invalid rank for input: latents", None).to_string();
+        assert_eq!(other, "running the guided network: Invalid rank for input: latents");
+    }
 }

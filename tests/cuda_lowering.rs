@@ -11,7 +11,7 @@ use motionclone::Result;
 use motionclone::bundle::{Bundle, Lowering, NetworkKey};
 use motionclone::onnx::checkpoint::{ImportOptions, import};
 use motionclone::onnx::graph::cuda::{self, Fused};
-use motionclone::onnx::graph::gradient::gradient;
+use motionclone::onnx::graph::gradient::{Forward, gradient};
 use motionclone::onnx::graph::ir::Node;
 use motionclone::onnx::graph::{Element, Graph, Layout, Op, Value, fold, portable, write};
 use motionclone::onnx::manifest::WEIGHTS_FILE;
@@ -149,7 +149,7 @@ fn unet_shape(precision: Element, layout: Layout, height: usize, control: Option
 }
 
 /// Each network's graph in channels last, and as the portable lowering takes it.
-fn networks(bundle: &Bundle, precision: Element, layout: Layout) -> Vec<Graph> {
+fn networks(bundle: &Bundle, precision: Element, layout: Layout, values: Forward) -> Vec<Graph> {
     let blocks = ["up_blocks.1".to_string()];
     let (weights, manifest) = (&bundle.weights, &bundle.manifest);
     let plain = unet_shape(precision, layout, 16, None);
@@ -160,7 +160,7 @@ fn networks(bundle: &Bundle, precision: Element, layout: Layout) -> Vec<Graph> {
     vec![
         unet3d::denoiser(weights, &manifest.unet, &odd).unwrap(),
         unet3d::extractor(weights, &manifest.unet, &plain, &blocks).unwrap(),
-        unet3d::guided(weights, &manifest.unet, &odd, &blocks).unwrap(),
+        unet3d::guided(weights, &manifest.unet, &odd, &blocks, values).unwrap(),
         sparsectrl::control(weights, control, ControlKind::Scribble, &odd).unwrap(),
         vae::encoder(weights, &manifest.vae, &image).unwrap(),
         vae::decoder(weights, &manifest.vae, &image).unwrap(),
@@ -194,15 +194,18 @@ fn every_network_equals_its_portable_form() {
         split_gelu: false,
         swish: false,
     };
-    let reference = networks(&bundle, Element::Float32, Layout::ChannelsFirst);
-    let full = networks(&bundle, Element::Float32, Layout::ChannelsLast);
-    let half = networks(&bundle, Element::Float16, Layout::ChannelsLast);
+    let reference = networks(&bundle, Element::Float32, Layout::ChannelsFirst, Forward::Kept);
+    let full = networks(&bundle, Element::Float32, Layout::ChannelsLast, Forward::Recomputed);
+    let half = networks(&bundle, Element::Float16, Layout::ChannelsLast, Forward::Recomputed);
+    let mut kept = networks(&bundle, Element::Float32, Layout::ChannelsLast, Forward::Kept);
+    let kept = kept.swap_remove(2);
     for ((reference, full), half) in reference.iter().zip(&full).zip(&half) {
         let inputs = draw(reference);
         let expected = run(&portable::lower(reference).unwrap(), bundle.folder(), &inputs);
         let mut ways = vec![(Fused::ALL, full, 1e-4, 1e-6), (Fused::ALL, half, 4e-2, 1e-3)];
         if reference.name == "guided" {
             ways.push((none, full, 1e-4, 1e-6));
+            ways.push((Fused::ALL, &kept, 1e-4, 1e-6));
         }
         for (fused, graph, bound, turned) in ways {
             let lowered = for_cpu(&cuda::lower(graph, fused).unwrap());
@@ -225,7 +228,7 @@ fn check_alone(name: &str, shapes: &[&[usize]], build: &dyn Fn(&mut Graph, &[Val
         let y = build(&mut g, &inputs).unwrap();
         let shape = g.shape(y).to_vec();
         let seed = g.input("c", Element::Float32, &shape);
-        let dx = gradient(&mut g, &[(y, seed)], inputs[0]).unwrap();
+        let dx = gradient(&mut g, &[(y, seed)], inputs[0], Forward::Kept).unwrap();
         g.output("y", y);
         g.output("dx", dx);
         g

@@ -1,7 +1,7 @@
 //! Every gradient rule alone: what the graph transform gives against finite differences of the forward graph.
 
 use motionclone::Result;
-use motionclone::onnx::graph::gradient::gradient;
+use motionclone::onnx::graph::gradient::{Forward, gradient};
 use motionclone::onnx::graph::{Element, Graph, Layout, Op, Value, portable, write};
 use motionclone::random::CpuGenerator;
 use motionclone::session::{Cancel, Input, Network, RunSettings, Runtime};
@@ -49,7 +49,7 @@ fn check(name: &str, shapes: &[&[usize]], at: &[usize], build: &Build) {
             .collect();
         let y = build(&mut backward, &inputs).unwrap();
         let seed = backward.input("c", Element::Float32, &shape);
-        let gradient = gradient(&mut backward, &[(y, seed)], inputs[*at]).unwrap();
+        let gradient = gradient(&mut backward, &[(y, seed)], inputs[*at], Forward::Kept).unwrap();
         backward.output("gradient", gradient);
         names.push("c".into());
         arrays.push(cotangent.clone());
@@ -162,11 +162,11 @@ fn operations_without_a_rule_and_weights_are_refused() {
     let mut g = Graph::new("refused", Element::Float32, Layout::ChannelsFirst);
     let x = g.input("x", Element::Float32, &[2, 2]);
     let y = g.node(Op::Sin, &[x]).unwrap();
-    let message = gradient(&mut g, &[(y, y)], x).unwrap_err().to_string();
+    let message = gradient(&mut g, &[(y, y)], x, Forward::Kept).unwrap_err().to_string();
     assert!(message.contains("no gradient rule for Sin"), "{message}");
     let y = g.node(Op::Linear { transpose: true }, &[x, x]).unwrap();
-    let message = gradient(&mut g, &[(y, y)], x).unwrap_err().to_string();
+    let message = gradient(&mut g, &[(y, y)], x, Forward::Kept).unwrap_err().to_string();
     assert!(message.contains("no gradient at its weights"), "{message}");
     let other = g.input("other", Element::Float32, &[2, 2]);
-    assert!(gradient(&mut g, &[(other, other)], x).is_err());
+    assert!(gradient(&mut g, &[(other, other)], x, Forward::Kept).is_err());
 }

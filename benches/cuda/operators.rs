@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use motionclone::onnx::graph::cuda::{self, Fused};
-use motionclone::onnx::graph::gradient::gradient;
+use motionclone::onnx::graph::gradient::{Forward, gradient};
 use motionclone::onnx::graph::{Element, Graph, Layout, Op, Value, portable, write};
 use motionclone::random::CpuGenerator;
 use motionclone::session::{Cancel, Input, Network, RunSettings, Runtime};
@@ -158,7 +158,7 @@ fn author(case: &Case, precision: Element, layout: Layout) -> Result<Graph> {
     let shape = g.shape(y).to_vec();
     let seed = g.input("c", Element::Float32, &shape);
     let cotangent = g.cast(seed, precision)?;
-    let dx = gradient(&mut g, &[(y, cotangent)], input)?;
+    let dx = gradient(&mut g, &[(y, cotangent)], input, Forward::Kept)?;
     let y = g.cast(y, Element::Float32)?;
     g.output("y", y);
     g.output("dx", dx);

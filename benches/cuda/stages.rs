@@ -172,7 +172,8 @@ pub fn write_graphs(bundle: &Path) -> Result<()> {
     let settings = Settings::new(&bundle.manifest.defaults, "");
     let lowering = Lowering::Cuda(Way::new().fused);
     let shape = bundle.unet_shape(&settings, None, lowering);
-    let keys = [NetworkKey::Guided(shape.clone(), settings.blocks.clone()), NetworkKey::Denoiser(shape)];
+    let keys =
+        [NetworkKey::Guided(shape.clone(), settings.blocks.clone(), Forward::Recomputed), NetworkKey::Denoiser(shape)];
     for key in keys {
         let path = bundle.folder().join(format!("{}.onnx", key.name()));
         std::fs::write(&path, bundle.model(&key, lowering)?).map_err(|e| Error::io(&path, e))?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
-use motionclone_onnx::graph::{Element, Graph, Layout, portable, write};
+use motionclone_onnx::graph::{Element, Forward, Graph, Layout, cuda, memory, portable, write};
 use motionclone_onnx::model::config::{ControlConfig, ControlKind, MotionConfig, UnetConfig, VaeConfig};
 use motionclone_onnx::model::sparsectrl;
 use motionclone_onnx::model::unet3d::{self, UnetShape};
@@ -112,8 +112,8 @@ fn no_output_of_a_node_is_too_large() {
     let weights = weights(folder.path());
     let blocks = ["up_blocks.1".to_string()];
     let mut graphs = vec![
-        unet3d::guided(&weights, &unet(2), &shape(None), &blocks).unwrap(),
-        unet3d::guided(&weights, &unet(2), &shape(Some(ControlKind::Rgb)), &blocks).unwrap(),
+        unet3d::guided(&weights, &unet(2), &shape(None), &blocks, Forward::Kept).unwrap(),
+        unet3d::guided(&weights, &unet(2), &shape(Some(ControlKind::Rgb)), &blocks, Forward::Kept).unwrap(),
         unet3d::denoiser(&weights, &unet(2), &shape(None)).unwrap(),
         unet3d::extractor(&weights, &unet(2), &shape(None), &blocks).unwrap(),
     ];
@@ -147,9 +147,39 @@ fn sizes_that_are_no_multiple_of_eight_latents_meet_their_skip_connections() {
     for (height, width) in [(12, 20), (9, 7), (1, 1), (5, 64)] {
         let shape = UnetShape { height, width, frames: 3, ..shape(None) };
         for block in ["up_blocks.1", "up_blocks.3", "down_blocks.2"] {
-            let graph = unet3d::guided(&weights, &unet(2), &shape, &[block.to_string()]).unwrap();
+            let graph = unet3d::guided(&weights, &unet(2), &shape, &[block.to_string()], Forward::Recomputed).unwrap();
             let gradient = graph.outputs().iter().find(|(name, _)| name == "gradient").unwrap().1;
             assert_eq!(graph.shape(gradient), [1, 4, 3, height, width], "{block}");
         }
     }
+}
+
+/// What a guided step and a plain one take in half precision on a GPU: the goal for both is 10 GB, of which the GPU's
+/// own libraries take about one.
+#[test]
+fn both_steps_fit_the_memory_of_common_gpus() {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = weights(folder.path());
+    let blocks = ["up_blocks.1".to_string()];
+    let shape = UnetShape { layout: Layout::ChannelsLast, ..shape(None) };
+    let predict = |graph: Graph| {
+        let memory = memory::predict(&cuda::lower(&graph, cuda::Fused::ALL).unwrap());
+        println!(
+            "{}: weights {} MiB, activations {} MiB at {}",
+            graph.name,
+            memory.weights >> 20,
+            memory.activations >> 20,
+            memory.node
+        );
+        memory
+    };
+    let guided = |values| predict(unet3d::guided(&weights, &unet(2), &shape, &blocks, values).unwrap());
+    let kept = guided(Forward::Kept);
+    let recomputed = guided(Forward::Recomputed);
+    let plain = predict(unet3d::denoiser(&weights, &unet(2), &shape).unwrap());
+    assert!(recomputed.activations < 2500 << 20, "{:#?}", &recomputed.alive[..12]);
+    assert!(kept.activations > 2 * recomputed.activations && kept.activations < 8 << 30);
+    assert!(plain.activations < 700 << 20, "{:#?}", &plain.alive[..12]);
+    assert!(recomputed.total() + plain.total() < 9_200_000_000);
+    assert!(recomputed.total() < 6_000_000_000);
 }

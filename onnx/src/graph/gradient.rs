@@ -8,13 +8,24 @@ use std::collections::{HashMap, HashSet};
 
 use super::ir::{Graph, Node, Value};
 use super::op::Op;
+use super::recompute::Recomputed;
 use crate::{Error, Result};
+
+/// What the backward pass takes from the forward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Forward {
+    /// Every value that it reads, which is faster.
+    #[default]
+    Kept,
+    /// Residual sums, convolutions and attention; the rest is computed again, which takes less memory.
+    Recomputed,
+}
 
 /// Adds the gradient of Σ ⟨output, cotangent⟩ over `seeds` at `at` to the graph and returns it.
 ///
 /// # Errors
 /// When an operation between `at` and a seed has no rule, or no seed depends on `at`.
-pub fn gradient(graph: &mut Graph, seeds: &[(Value, Value)], at: Value) -> Result<Value> {
+pub fn gradient(graph: &mut Graph, seeds: &[(Value, Value)], at: Value, values: Forward) -> Result<Value> {
     let forward = graph.nodes().to_vec();
     let mut reached = HashSet::from([at]);
     for node in &forward {
@@ -22,6 +33,7 @@ pub fn gradient(graph: &mut Graph, seeds: &[(Value, Value)], at: Value) -> Resul
             reached.extend(&node.outputs);
         }
     }
+    let mut recomputed = (values == Forward::Recomputed).then(|| Recomputed::new(&forward));
     let mut cotangents: HashMap<Value, Value> = HashMap::new();
     for (value, cotangent) in seeds {
         accumulate(graph, &mut cotangents, *value, *cotangent)?;
@@ -33,7 +45,9 @@ pub fn gradient(graph: &mut Graph, seeds: &[(Value, Value)], at: Value) -> Resul
         }
         let Some(cotangent) = cotangents.remove(&output) else { continue };
         graph.set_scope(format!("{}.gradient", node.scope));
-        for (position, contribution) in backward(graph, node, cotangent, &|v| reached.contains(&v))? {
+        let again = recomputed.as_mut().map(|all| all.node(graph, node, &mut reached)).transpose()?;
+        let rule = again.as_ref().unwrap_or(node);
+        for (position, contribution) in backward(graph, rule, cotangent, &|v| reached.contains(&v))? {
             let input = node.inputs[position];
             if reached.contains(&input) {
                 accumulate(graph, &mut cotangents, input, contribution)?;

@@ -7,10 +7,13 @@ pub mod cuda;
 pub mod fold;
 pub mod gradient;
 pub mod ir;
+pub mod memory;
 pub mod op;
 pub mod portable;
 mod proto;
+mod recompute;
 pub mod write;
 
+pub use gradient::Forward;
 pub use ir::{Element, FeatureMap, Graph, Layout, Value};
 pub use op::Op;

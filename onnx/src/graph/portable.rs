@@ -267,7 +267,7 @@ fn attention_gradient(g: &mut Graph, heads: usize, keys: bool, inputs: &[Value])
     let product = g.mul(y, dy)?;
     let sums = g.reduce_sum(product, &[2])?;
     let (pairs, m, n) = (g.shape(q)[0], g.shape(q)[1], g.shape(k)[1]);
-    let (mut dqs, mut dks, mut dvs) = (Vec::new(), Vec::new(), Vec::new());
+    let mut done = Vec::new();
     for (start, end) in blocks(pairs, m * n) {
         let mut part = |x| g.slice(x, 0, start, end);
         let (q, k, v, dy, sums) = (part(q)?, part(k)?, part(v)?, part(dy)?, part(sums)?);
@@ -276,23 +276,34 @@ fn attention_gradient(g: &mut Graph, heads: usize, keys: bool, inputs: &[Value])
         let dmap = g.matmul(dy, turned)?;
         let rest = g.sub(dmap, sums)?;
         let dscores = g.mul(map, rest)?;
-        dqs.push(g.matmul(dscores, k)?);
+        let dq = g.matmul(dscores, k)?;
+        let mut parts = vec![g.scale(dq, scale)?];
         if keys {
+            // q is scaled already, so dk needs no factor of its own.
             let turned = g.swap_last(dscores)?;
-            dks.push(g.matmul(turned, q)?);
+            parts.push(g.matmul(turned, q)?);
             let turned = g.swap_last(map)?;
-            dvs.push(g.matmul(turned, dy)?);
+            parts.push(g.matmul(turned, dy)?);
         }
+        done.push(parts);
     }
-    let dq = g.concat(&dqs, 0)?;
-    let dq = g.scale(dq, scale)?;
-    let mut outputs = vec![merge_heads(g, dq, heads)?];
-    if keys {
-        // q is scaled already, so dk needs no factor of its own.
-        for parts in [dks, dvs] {
-            let whole = g.concat(&parts, 0)?;
-            outputs.push(merge_heads(g, whole, heads)?);
-        }
+    join_blocks(g, heads, &done)
+}
+
+/// The cotangents of q, of k and of v from those of each block. A block's are joined to one value first: the runtime
+/// then ends a block, and frees its maps, before it begins the next.
+pub(super) fn join_blocks(g: &mut Graph, heads: usize, blocks: &[Vec<Value>]) -> Result<Vec<Value>> {
+    let mut joined = Vec::with_capacity(blocks.len());
+    for parts in blocks {
+        joined.push(g.concat(parts, 1)?);
+    }
+    let whole = g.concat(&joined, 0)?;
+    let (mut outputs, mut start) = (Vec::new(), 0);
+    for part in blocks.first().into_iter().flatten() {
+        let end = start + g.shape(*part)[1];
+        let part = g.slice(whole, 1, start, end)?;
+        outputs.push(merge_heads(g, part, heads)?);
+        start = end;
     }
     Ok(outputs)
 }

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use prost::Message;
 
 use super::ir::{Element, Graph, Node, Origin, Value, ValueInfo};
+use super::memory;
 use super::op::Op;
 use super::proto::{
     AttributeProto, DATA_LOCATION_EXTERNAL, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
@@ -24,7 +25,7 @@ const OWN_DOMAIN: &str = "com.microsoft";
 /// When the graph holds an operation that a lowering should have rewritten.
 pub fn to_onnx(graph: &Graph, weights: &str) -> Result<Vec<u8>> {
     let mut graph = graph.clone();
-    let nodes: Vec<Node> = graph.live_nodes().into_iter().cloned().collect();
+    let nodes: Vec<Node> = memory::file_order(&graph).into_iter().cloned().collect();
     let mut protos = Vec::new();
     for (index, node) in nodes.iter().enumerate() {
         protos.push(node_proto(&mut graph, node, index)?);

@@ -9,7 +9,7 @@ use super::config::{ControlKind, UnetConfig};
 use super::layers::{Scope, conv, conv3, group_norm, linear};
 use super::motion_module::motion_module;
 use super::resnet::{Norm, resnet, upsample};
-use crate::graph::gradient::gradient;
+use crate::graph::gradient::{Forward, gradient};
 use crate::graph::{Element, Graph, Layout, Op, Value};
 use crate::weights::WeightIndex;
 use crate::{Error, Result};
@@ -70,11 +70,17 @@ pub fn extractor(weights: &WeightIndex, config: &UnetConfig, shape: &UnetShape, 
 ///
 /// Inputs as for [`denoiser`], and for each guided map `target.MODULE` and `weight.MODULE`, shaped as the map, and
 /// `motion_scale [1]`. The loss's cotangent at map A is `motion_scale` · weight ⊙ (A − target). Outputs `noise`,
-/// `attention.MODULE`, and `gradient` like `latents`.
+/// `attention.MODULE`, and `gradient` like `latents`. `values` says what the backward pass takes from the forward pass.
 ///
 /// # Errors
 /// When a weight is missing or misshapen, or a block is not one with motion modules.
-pub fn guided(weights: &WeightIndex, config: &UnetConfig, shape: &UnetShape, blocks: &[String]) -> Result<Graph> {
+pub fn guided(
+    weights: &WeightIndex,
+    config: &UnetConfig,
+    shape: &UnetShape,
+    blocks: &[String],
+    values: Forward,
+) -> Result<Graph> {
     let mut unet = Unet::new("guided", weights, config, shape)?;
     let noise = unet.forward()?;
     let maps = unet.guided_maps(blocks)?;
@@ -97,7 +103,7 @@ pub fn guided(weights: &WeightIndex, config: &UnetConfig, shape: &UnetShape, blo
         let precision = g.precision;
         seeds.push((map, g.cast(cotangent, precision)?));
     }
-    let at_latents = gradient(g, &seeds, latents)?;
+    let at_latents = gradient(g, &seeds, latents, values)?;
     g.set_scope("motion_loss.gradient");
     let at_latents = g.scale(at_latents, 1.0 / seed_scale)?;
     let at_latents = g.mul(at_latents, strength)?;

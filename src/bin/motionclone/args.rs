@@ -221,6 +221,20 @@ pub struct EngineArgs {
     /// CPU threads; one a core unless given.
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+    /// Memory of the device that the model may take, such as 7.5GB; less memory takes more time.
+    #[arg(long, value_name = "SIZE", value_parser = memory)]
+    pub memory_budget: Option<u64>,
+}
+
+/// A size in bytes: a number with GB, MB, GiB or MiB.
+fn memory(text: &str) -> Result<u64, String> {
+    let units = [("GiB", (1u64 << 30) as f64), ("MiB", (1u64 << 20) as f64), ("GB", 1e9), ("MB", 1e6)];
+    let found =
+        units.iter().find_map(|(unit, size)| Some((text.strip_suffix(unit)?.trim().parse::<f64>().ok()?, *size)));
+    match found {
+        Some((number, size)) if number.is_finite() && number > 0.0 => Ok((number * size) as u64),
+        _ => Err("a size such as 7.5GB; units are GB, MB, GiB and MiB".into()),
+    }
 }
 
 /// Pictures or sketches that the clip must show.

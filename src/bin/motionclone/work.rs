@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use motionclone::frames::Frames;
 use motionclone::motion::Motion;
 use motionclone::onnx::manifest::Manifest;
+use motionclone::plan::Economy;
 use motionclone::session::Cancel;
 use motionclone::settings::Settings;
 use motionclone::{Engine, EngineOptions, Result};
@@ -32,10 +33,31 @@ pub struct Results<'a> {
 impl Work {
     /// Opens the model on its device.
     pub fn engine(&mut self, args: &EngineArgs) -> Result<Engine> {
-        let options = EngineOptions { device: args.device, threads: args.threads, ..Default::default() };
+        let options = EngineOptions {
+            device: args.device,
+            threads: args.threads,
+            memory_budget: args.memory_budget,
+            ..Default::default()
+        };
         let engine = Engine::open(&args.bundle.folder()?, &options)?;
         self.terminal.notice(format!("computing on {}", engine.device_name()));
         Ok(engine)
+    }
+
+    /// Says what memory the job will take, where that matters to the user.
+    pub fn plan(&mut self, engine: &Engine, settings: &Settings) -> Result<()> {
+        if let Some(budget) = engine.memory_budget() {
+            let plan = engine.plan(settings)?;
+            let way = match plan.economy {
+                Economy::Nothing => "",
+                Economy::Recompute => ", with the gradient computing again what it needs",
+                Economy::OneByOne => ", with one network at a time",
+            };
+            let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+            let (peak, budget) = (gigabytes(plan.peak), gigabytes(budget));
+            self.terminal.notice(format!("about {peak:.2} GB of a memory budget of {budget:.2} GB{way}"));
+        }
+        Ok(())
     }
 
     /// Opens a reference clip and says what is wrong with it that does not stop the work.

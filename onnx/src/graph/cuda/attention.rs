@@ -2,7 +2,7 @@
 
 use super::super::ir::{Graph, Value};
 use super::super::op::Op;
-use super::super::portable::{self, blocks, merge_heads, split_heads};
+use super::super::portable::{self, blocks, join_blocks, split_heads};
 use super::Lowering;
 use crate::Result;
 
@@ -30,7 +30,7 @@ pub(super) fn gradient(g: &mut Graph, heads: usize, keys: bool, inputs: &[Value]
     let sums = g.reduce_sum(product, &[2])?;
     let (pairs, m, n) = (g.shape(split[0])[0], g.shape(split[0])[1], g.shape(split[1])[1]);
     let turned = |transpose_a, transpose_b, alpha| Op::FusedMatMul { transpose_a, transpose_b, alpha };
-    let mut cotangents = vec![Vec::new(); if keys { 3 } else { 1 }];
+    let mut done = Vec::new();
     for (start, end) in blocks(pairs, m * n) {
         let mut part = |x| g.slice(x, 0, start, end);
         let (q, k, v, dy, sums) = (part(split[0])?, part(split[1])?, part(split[2])?, part(split[4])?, part(sums)?);
@@ -39,16 +39,12 @@ pub(super) fn gradient(g: &mut Graph, heads: usize, keys: bool, inputs: &[Value]
         let dmap = g.node(turned(false, true, 1.0), &[dy, v])?;
         let rest = g.sub(dmap, sums)?;
         let dscores = g.mul(map, rest)?;
-        cotangents[0].push(g.node(turned(false, false, scale), &[dscores, k])?);
+        let mut parts = vec![g.node(turned(false, false, scale), &[dscores, k])?];
         if keys {
-            cotangents[1].push(g.node(turned(true, false, scale), &[dscores, q])?);
-            cotangents[2].push(g.node(turned(true, false, 1.0), &[map, dy])?);
+            parts.push(g.node(turned(true, false, scale), &[dscores, q])?);
+            parts.push(g.node(turned(true, false, 1.0), &[map, dy])?);
         }
+        done.push(parts);
     }
-    let mut outputs = Vec::with_capacity(cotangents.len());
-    for parts in cotangents {
-        let whole = g.concat(&parts, 0)?;
-        outputs.push(merge_heads(g, whole, heads)?);
-    }
-    Ok(outputs)
+    join_blocks(g, heads, &done)
 }
