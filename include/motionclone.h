@@ -442,9 +442,10 @@ typedef struct {
    */
   uint32_t threads;
   /**
-   * Not used; 0.
+   * MiB of the device's memory that the networks may take; 0 sets no limit. Jobs keep within it at the price of
+   * time, and are refused where they cannot.
    */
-  uint32_t reserved;
+  uint32_t memory_budget;
   /**
    * Path of the ONNX Runtime library, or NULL to take the one named in the environment variable
    * MOTIONCLONE_ONNXRUNTIME, or the one that lies beside this library. A process has one: the first that is loaded

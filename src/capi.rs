@@ -287,7 +287,7 @@ pub unsafe extern "C" fn motionclone_engine_options_init(
         device_kind: DeviceKind::Auto as u32,
         device_number: 0,
         threads: 0,
-        reserved: 0,
+        memory_budget: 0,
         onnxruntime: ptr::null(),
         log: None,
         log_user_data: ptr::null_mut(),
@@ -486,6 +486,7 @@ pub unsafe extern "C" fn motionclone_engine_create(
             own.device = device_of(host.device_kind, host.device_number)?;
             own.runtime = text(host.onnxruntime, "onnxruntime")?.map(Into::into);
             own.threads = (host.threads > 0).then_some(host.threads as usize);
+            own.memory_budget = (host.memory_budget > 0).then_some(u64::from(host.memory_budget) << 20);
             log = Log { function: host.log, user_data: host.log_user_data };
         }
         let opened = crate::engine::Engine::open(&bundle, &own)?;

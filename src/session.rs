@@ -226,7 +226,9 @@ impl Network {
         let session = Self::session(runtime, model, folder, weights, workspace, settings)
             .map_err(|e| failure(&format!("cannot load the {name} network"), &e.to_string(), settings.budget))?;
         let device = settings.cuda.map_or_else(|| "cpu:0".into(), |device| format!("gpu:{device}"));
-        let shrink = Shrink { device, always: settings.budget.is_some(), first: settings.cuda.is_some() };
+        let (cuda, budget) = (settings.cuda.is_some(), settings.budget.is_some());
+        // Within a budget, the CPU's memory goes back at once.
+        let shrink = Shrink { device, always: cuda && budget, first: cuda || !budget };
         Ok(Self { session, name: name.into(), shrink, budget: settings.budget })
     }
 
@@ -271,6 +273,10 @@ impl Network {
                 // A node on the CPU would be a mistake of the lowering and make every step wait.
                 builder = builder.with_config_entry("session.disable_cpu_ep_fallback", "1")?;
             }
+        }
+        if settings.cuda.is_none() && settings.budget.is_some() {
+            let provider = ep::CPU::default().with_arena_allocator(false);
+            builder = builder.with_execution_providers([provider.build()])?;
         }
         if let Some(path) = &settings.profile {
             builder = builder.with_profiling(path)?;

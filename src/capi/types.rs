@@ -188,8 +188,9 @@ pub struct HostEngineOptions {
     pub device_number: u32,
     /// CPU threads for the networks; 0 takes one a core.
     pub threads: u32,
-    /// Not used; 0.
-    pub reserved: u32,
+    /// MiB of the device's memory that the networks may take; 0 sets no limit. Jobs keep within it at the price of
+    /// time, and are refused where they cannot.
+    pub memory_budget: u32,
     /// Path of the ONNX Runtime library, or NULL to take the one named in the environment variable
     /// MOTIONCLONE_ONNXRUNTIME, or the one that lies beside this library. A process has one: the first that is loaded
     /// stays.

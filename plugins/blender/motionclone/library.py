@@ -50,7 +50,7 @@ class EngineOptionsC(c.Structure):
     LOG = c.CFUNCTYPE(None, c.c_uint32, c.c_char_p, c.c_void_p)
     _fields_ = [
         ("struct_size", c.c_size_t), ("device_kind", c.c_uint32), ("device_number", c.c_uint32),
-        ("threads", c.c_uint32), ("reserved", c.c_uint32), ("onnxruntime", c.c_char_p), ("log", LOG),
+        ("threads", c.c_uint32), ("memory_budget", c.c_uint32), ("onnxruntime", c.c_char_p), ("log", LOG),
         ("log_user_data", c.c_void_p),
     ]  # fmt: skip
 

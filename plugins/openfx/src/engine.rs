@@ -44,7 +44,7 @@ struct EngineOptions {
     device_kind: u32,
     device_number: u32,
     threads: u32,
-    reserved: u32,
+    memory_budget: u32,
     onnxruntime: *const c_char,
     log: Option<unsafe extern "C" fn(u32, *const c_char, *mut c_void)>,
     log_user_data: *mut c_void,
