@@ -135,6 +135,11 @@ pub enum Op {
         /// As in [`Op::NhwcGroupNorm`].
         silu: bool,
     },
+    /// [`Op::LayerNorm`] with the mean and 1/√(variance + ε) of each row, both in float32.
+    LayerNormStatistics {
+        /// Added to the variance.
+        epsilon: f32,
+    },
     /// [`Op::LayerNorm`] of s = x + skip + shift: inputs x, skip, scale, bias, optional shift per channel; outputs the
     /// norm of s, and s.
     SkipLayerNorm {
@@ -262,6 +267,7 @@ impl Op {
             Self::NhwcResize { .. } => "NhwcResize",
             Self::NhwcGroupNorm { .. } => "NhwcGroupNorm",
             Self::SkipGroupNorm { .. } => "SkipGroupNorm",
+            Self::LayerNormStatistics { .. } => "LayerNormStatistics",
             Self::SkipLayerNorm { .. } => "SkipLayerNormalization",
             Self::MultiHeadAttention { .. } => "MultiHeadAttention",
             Self::BiasSplitGelu => "BiasSplitGelu",
@@ -310,6 +316,11 @@ impl Op {
         }
         if let Self::SkipGroupNorm { .. } | Self::SkipLayerNorm { .. } = self {
             outputs.push(outputs[0].clone());
+        }
+        if let Self::LayerNormStatistics { .. } = self {
+            let mut rows = outputs[0].1.clone();
+            rows.iter_mut().rev().take(1).for_each(|last| *last = 1);
+            outputs.extend([(Element::Float32, rows.clone()), (Element::Float32, rows)]);
         }
         Ok(outputs)
     }
@@ -425,6 +436,7 @@ impl Op {
                 let shift = shapes.get(4).is_none_or(|s| **s == [channels]);
                 op.infer_shape(&shapes[..3], layout).filter(|_| fits && shift && shapes.len() <= 5)
             }
+            Self::LayerNormStatistics { epsilon } => Self::LayerNorm { epsilon: *epsilon }.infer_shape(shapes, layout),
             Self::SkipLayerNorm { .. } => {
                 let last = [*x.last()?];
                 let fits = shapes.len() >= 4 && shapes.len() <= 5 && shapes[1] == x && x.len() == 3;

@@ -170,7 +170,7 @@ fn node_proto(graph: &mut Graph, node: &Node, index: usize) -> Result<NodeProto>
             attribute.push(ints("output_padding", [rows, columns]));
             "ConvTranspose"
         }
-        Op::LayerNorm { epsilon } => {
+        Op::LayerNorm { epsilon } | Op::LayerNormStatistics { epsilon } => {
             attribute.extend([int("axis", -1), float("epsilon", *epsilon)]);
             "LayerNormalization"
         }

@@ -154,7 +154,15 @@ impl Lowering {
             }
             _ => x,
         };
-        silu_gradient(g, x, dy)
+        if !self.fused.swish {
+            return silu_gradient(g, x, dy);
+        }
+        // σ(x)·(1 + x·σ(−x))·dy
+        let other = g.node(Op::ScaledSwish { alpha: -1.0 }, &[x])?;
+        let rest = g.offset(other, 1.0)?;
+        let gate = g.node(Op::Sigmoid, &[x])?;
+        let slope = g.mul(gate, rest)?;
+        g.mul(slope, dy)
     }
 
     fn geglu(&self, g: &mut Graph, x: Value) -> Result<Value> {

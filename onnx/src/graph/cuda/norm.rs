@@ -85,72 +85,82 @@ impl Lowering {
         let ones = g.constant_of(Element::Float32, &vec![1.0; channels], &[channels])?;
         let zeros = g.constant_of(Element::Float32, &vec![0.0; channels], &[channels])?;
         let normal = g.node(Op::NhwcGroupNorm { groups, epsilon, silu: false }, &[x, ones, zeros])?;
-        let inner = g.mul(dy, scale)?;
-        let grouped = [count, positions, groups, channels / groups];
-        // Over the positions as a matrix product, which sums in float32 and reads in the order of memory.
+        let per_channel = [count, 1, groups, channels / groups];
+        // Over the positions as a matrix product, which sums in float32 and reads in the order of memory. The scale is
+        // one number a channel, so it joins behind, where there are few numbers.
         let row = g.constant_of(element, &vec![1.0 / positions as f32; positions], &[1, positions])?;
-        let dx = normalise_gradient(g, epsilon, x, normal, inner, &grouped, &|g, product| {
+        let scale = g.reshape(scale, &[groups, channels / groups])?;
+        let mean = |g: &mut Graph, product: Value, scaled: bool| -> Result<Value> {
             let product = g.reshape(product, &[count, positions, channels])?;
             let mean = g.matmul(row, product)?;
-            let mean = g.reshape(mean, &[count, 1, groups, channels / groups])?;
-            g.reduce_mean(mean, &[3])
-        })?;
+            let mean = g.reshape(mean, &per_channel)?;
+            let mean = if scaled { g.mul(mean, scale)? } else { mean };
+            let mean = g.reduce_mean(mean, &[3])?;
+            g.cast(mean, Element::Float32)
+        };
+        let along = g.mul(x, normal)?;
+        let along = mean(g, along, false)?;
+        let r = inverse_deviation(g, epsilon, along)?;
+        let along = g.mul(dy, normal)?;
+        let (along, constant) = (mean(g, along, true)?, mean(g, dy, true)?);
+        let own = g.cast(r, element)?;
+        let own = g.mul(own, scale)?;
+        let grouped = [count, positions, groups, channels / groups];
+        let (dy, normal) = (g.reshape(dy, &grouped)?, g.reshape(normal, &grouped)?);
+        let own = g.mul(dy, own)?;
+        let dx = normalise_gradient(g, normal, own, r, along, constant)?;
         g.reshape(dx, &shape)
     }
 }
 
 pub(super) fn layer_norm_gradient(g: &mut Graph, epsilon: f32, x: Value, scale: Value, dy: Value) -> Result<Value> {
-    let shape = g.shape(x).to_vec();
-    let (axis, element) = (shape.len() - 1, g.info(x).element);
-    let width = shape[axis];
+    let (axis, element) = (g.shape(x).len() - 1, g.info(x).element);
+    let width = g.shape(x)[axis];
     let ones = g.constant_of(element, &vec![1.0; width], &[width])?;
     let zeros = g.constant_of(element, &vec![0.0; width], &[width])?;
-    let normal = g.node(Op::LayerNorm { epsilon }, &[x, ones, zeros])?;
-    let inner = g.mul(dy, scale)?;
-    normalise_gradient(g, epsilon, x, normal, inner, &shape, &|g, product| g.reduce_mean(product, &[axis]))
-}
-
-/// The gradient of x̂ = r·(x − mean(x)), r = 1/√(variance + ε), with x̂ given by the fused norm, which keeps its
-/// statistics to itself: r·(d − mean(d) − x̂·mean(d⊙x̂)).
-///
-/// s = mean(x⊙x̂) is variance·r, so ε·r² + s·r = 1 and r = 2/(s + √(s² + 4ε)). No difference of large numbers is taken,
-/// and the numbers are as large as activations, so the means may be of half precision.
-fn normalise_gradient(
-    g: &mut Graph,
-    epsilon: f32,
-    x: Value,
-    normal: Value,
-    d: Value,
-    shape: &[usize],
-    mean: &dyn Fn(&mut Graph, Value) -> Result<Value>,
-) -> Result<Value> {
-    let element = g.info(x).element;
-    let full_mean = |g: &mut Graph, product: Value| -> Result<Value> {
-        let mean = mean(g, product)?;
+    let outputs = g.node_outputs(Op::LayerNormStatistics { epsilon }, &[x, ones, zeros])?;
+    let (normal, r) = (outputs[0], outputs[2]);
+    let d = g.mul(dy, scale)?;
+    let along = g.mul(d, normal)?;
+    let mean = |g: &mut Graph, values: Value| -> Result<Value> {
+        let mean = g.reduce_mean(values, &[axis])?;
         g.cast(mean, Element::Float32)
     };
-    let along = g.mul(x, normal)?;
-    let s = full_mean(g, along)?;
-    let along = g.mul(d, normal)?;
-    let along = full_mean(g, along)?;
-    let d_mean = full_mean(g, d)?;
+    let (along, constant) = (mean(g, along)?, mean(g, d)?);
+    let own = g.cast(r, element)?;
+    let own = g.mul(d, own)?;
+    normalise_gradient(g, normal, own, r, along, constant)
+}
 
+/// 1/√(variance + ε) from s = mean(x⊙x̂), for a fused norm that keeps its statistics to itself: s is variance·r, so
+/// ε·r² + s·r = 1 and r = 2/(s + √(s² + 4ε)). No difference of large numbers is taken, and the numbers are as large as
+/// activations, so the mean may be of half precision.
+fn inverse_deviation(g: &mut Graph, epsilon: f32, s: Value) -> Result<Value> {
     let square = g.mul(s, s)?;
     let shifted = g.offset(square, 4.0 * epsilon)?;
     let root = g.node(Op::Sqrt, &[shifted])?;
     let sum = g.add(s, root)?;
     let two = g.constant_of(Element::Float32, &[2.0], &[])?;
-    let r = g.node(Op::Div, &[two, sum])?;
-    let minus = g.scale(r, -1.0)?;
-    let along = g.mul(along, minus)?;
-    let d_mean = g.mul(d_mean, minus)?;
+    g.node(Op::Div, &[two, sum])
+}
 
-    let (r, along, d_mean) = (g.cast(r, element)?, g.cast(along, element)?, g.cast(d_mean, element)?);
-    let (d, normal) = (g.reshape(d, shape)?, g.reshape(normal, shape)?);
-    let own = g.mul(d, r)?;
+/// The gradient of x̂ = r·(x − mean(x)), r = 1/√(variance + ε): r·(d − mean(d) − x̂·mean(d⊙x̂)). Takes x̂, r·d, r, and
+/// both means, statistics in float32.
+fn normalise_gradient(
+    g: &mut Graph,
+    normal: Value,
+    own: Value,
+    r: Value,
+    along: Value,
+    constant: Value,
+) -> Result<Value> {
+    let element = g.info(own).element;
+    let minus = g.scale(r, -1.0)?;
+    let (along, constant) = (g.mul(along, minus)?, g.mul(constant, minus)?);
+    let (along, constant) = (g.cast(along, element)?, g.cast(constant, element)?);
     let spread = g.mul(normal, along)?;
     let dx = g.add(own, spread)?;
-    g.add(dx, d_mean)
+    g.add(dx, constant)
 }
 
 /// x + skip with x the term that has a shift of its own, if one has.
