@@ -27,24 +27,40 @@ pub(super) fn gradient(g: &mut Graph, heads: usize, keys: bool, inputs: &[Value]
         split.push(split_heads(g, *value, heads)?);
     }
     let product = g.mul(split[3], split[4])?;
-    let sums = g.reduce_sum(product, &[2])?;
+    let (dy, v) = with_row_sums(g, product, split[4], split[2])?;
     let (pairs, m, n) = (g.shape(split[0])[0], g.shape(split[0])[1], g.shape(split[1])[1]);
     let turned = |transpose_a, transpose_b, alpha| Op::FusedMatMul { transpose_a, transpose_b, alpha };
     let mut done = Vec::new();
     for (start, end) in blocks(pairs, m * n) {
         let mut part = |x| g.slice(x, 0, start, end);
-        let (q, k, v, dy, sums) = (part(split[0])?, part(split[1])?, part(split[2])?, part(split[4])?, part(sums)?);
+        let (q, k, v, dy, own) = (part(split[0])?, part(split[1])?, part(v)?, part(dy)?, part(split[4])?);
         let scores = g.node(turned(false, true, scale), &[q, k])?;
         let map = g.softmax(scores)?;
-        let dmap = g.node(turned(false, true, 1.0), &[dy, v])?;
-        let rest = g.sub(dmap, sums)?;
+        let rest = g.node(turned(false, true, 1.0), &[dy, v])?;
         let dscores = g.mul(map, rest)?;
         let mut parts = vec![g.node(turned(false, false, scale), &[dscores, k])?];
         if keys {
             parts.push(g.node(turned(true, false, scale), &[dscores, q])?);
-            parts.push(g.node(turned(true, false, 1.0), &[map, dy])?);
+            parts.push(g.node(turned(true, false, 1.0), &[map, own])?);
         }
         done.push(parts);
     }
     join_blocks(g, heads, &done)
+}
+
+/// dy and v with columns more, so that their product is dA − rowsum(dy ⊙ y), which then needs no pass of its own over
+/// maps: dy gets the row sums, v gets −1. Eight columns, all but one of zeros, keep rows where matrix products want them.
+fn with_row_sums(g: &mut Graph, product: Value, dy: Value, v: Value) -> Result<(Value, Value)> {
+    const COLUMNS: usize = 8;
+    let (width, element) = (g.shape(dy)[2], g.info(dy).element);
+    let table = |value: f32, rows: usize| -> Vec<f32> {
+        (0..rows * COLUMNS).map(|at| if at % COLUMNS == 0 { value } else { 0.0 }).collect()
+    };
+    let ones = g.constant_of(element, &table(1.0, width), &[width, COLUMNS])?;
+    let sums = g.matmul(product, ones)?;
+    let zeros = g.constant_of(element, &vec![0.0; width * COLUMNS], &[width, COLUMNS])?;
+    let minus = g.constant_of(element, &table(-1.0, 1), &[1, 1, COLUMNS])?;
+    let empty = g.matmul(v, zeros)?;
+    let minus = g.add(empty, minus)?;
+    Ok((g.concat(&[dy, sums], 2)?, g.concat(&[v, minus], 2)?))
 }
