@@ -17,7 +17,7 @@ use crate::vae;
 
 /// Pixels a side of the images that the map is fitted on.
 const SIDE: usize = 64;
-const IMAGES: usize = 4;
+const IMAGES: usize = 16;
 
 /// Frames at latent size from latents `[1, 4, frames, h, w]`.
 pub fn preview(map: &PreviewMap, latents: &ArrayD<f32>) -> Frames {
@@ -86,19 +86,33 @@ fn fit(engine: &mut Engine) -> Result<PreviewMap> {
     Ok(least_squares(&samples, config.latent_channels))
 }
 
-/// Smooth fields of colour, each image another: what natural pictures are at the scale of a latent position.
+/// Rectangles of any colour over a ground of any darker colour, each image others: flat regions and edges between them,
+/// as in pictures at the scale of a latent position. (Maps fitted on smooth fields of colour, or on grounds as light as
+/// the rectangles, are far off on the pictures of small models.)
 fn drawn_images(width: usize, height: usize) -> Frames {
-    let waves = CpuGenerator::new(0).randn(IMAGES * 3 * 4);
+    const RECTANGLES: usize = 4;
+    let mut generator = CpuGenerator::new(0);
+    // Numbers spread evenly over 0..1, nearly.
+    let mut draw =
+        |count| generator.randn(count).into_iter().map(|z| 0.5 + 0.5 * (0.8 * z).tanh()).collect::<Vec<f32>>();
+    let within = |share: f32, from: usize, to: usize| from + (share * (to - from) as f32) as usize;
     let mut data = Vec::with_capacity(IMAGES * width * height * 3);
-    for image in 0..IMAGES {
+    for _ in 0..IMAGES {
+        let ground: Vec<f32> = draw(3).iter().map(|value| 0.7 * value).collect();
+        let rectangles: Vec<_> = (0..RECTANGLES)
+            .map(|_| {
+                let (place, colour) = (draw(4), draw(3));
+                let (left, top) = (within(place[0], 0, width), within(place[1], 0, height));
+                let right = left + within(place[2], width / 8, width / 2);
+                let bottom = top + within(place[3], height / 8, height / 2);
+                (left..right, top..bottom, colour)
+            })
+            .collect();
         for at in 0..width * height {
-            let (u, v) = ((at % width) as f32 / width as f32, (at / width) as f32 / height as f32);
-            for colour in 0..3 {
-                let wave = &waves[(image * 3 + colour) * 4..][..4];
-                let phase = 6.0 * (wave[0] * u + wave[1] * v) + 3.0 * wave[2];
-                let value = 0.5 + 0.45 * phase.sin() * (0.6 + 0.4 * wave[3].tanh());
-                data.push((value.clamp(0.0, 1.0) * 255.0) as u8);
-            }
+            let (x, y) = (at % width, at / width);
+            let over = rectangles.iter().rev().find(|(across, down, _)| across.contains(&x) && down.contains(&y));
+            let colour = over.map_or(&ground, |(.., colour)| colour);
+            data.extend(colour.iter().map(|value| (value * 255.0) as u8));
         }
     }
     Frames { width, height, data }

@@ -54,6 +54,28 @@ fn the_program_finds_it() {
     assert!(beside.contains("embedded model") && beside.contains("128x128, 16 frames"), "{beside}");
 }
 
+/// The README's first clone, word for word but for where the video goes.
+#[test]
+fn the_first_clone_of_the_readme_works() {
+    const COMMAND: &str = "$ target/release/motionclone ";
+    let readme = include_str!("../README.md");
+    let line = readme.lines().find_map(|line| line.strip_prefix(COMMAND)).expect("the README's first clone");
+    let (line, out) = line.split_once(" --out ").expect("a video to write");
+    let mut clone = program(Path::new(env!("CARGO_BIN_EXE_motionclone")));
+    clone.current_dir(env!("CARGO_MANIFEST_DIR")).env("MOTIONCLONE_BUNDLE", bundle());
+    // Every second part stands between quotes.
+    for (n, part) in line.split('"').enumerate() {
+        match n % 2 {
+            0 => clone.args(part.split_whitespace()),
+            _ => clone.arg(part),
+        };
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let video = folder.path().join(out);
+    output(clone.args(["--device", "cpu", "--no-cache", "--out"]).arg(&video));
+    assert!(video.metadata().unwrap().len() > 1000, "a video of sixteen frames");
+}
+
 /// A camera that goes left, into a prompt that says nothing of it: the new clip's picture goes the reference's way.
 #[test]
 fn a_pan_is_cloned() {

@@ -112,9 +112,7 @@ fn plugins(tools: &Tools) -> Result<()> {
     let library = format!("{}motionclone{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
     run(binding.env("MOTIONCLONE_LIBRARY", built.join(library)).env("MOTIONCLONE_BUNDLE", &bundle))?;
     blender::test(tools)?;
-    // The scenario "hosts" is left to `cargo xtask openfx`: a job that gets its frames from renders alone has been seen
-    // not to end within two minutes, and whether host or plugin is at fault is not known.
-    openfx::test(tools, &bundle, &["conditions", "cancel"])
+    openfx::test(tools, &bundle, &["conditions", "cancel", "hosts"])
 }
 
 /// Writes the C header: the test that compares it can also write it.

@@ -54,5 +54,6 @@ PHASES = {
     "images": Phase(5300, 512, 1e-3, 0.999),
     "clips": Phase(7700, 32, 1e-3, 0.999),
     "rgb": Phase(2000, 24, 1e-3, 0.998),
-    "scribble": Phase(2100, 24, 1e-3, 0.998),
+    "outline": Phase(600, 32, 2e-3, 0.99),
+    "scribble": Phase(2100, 24, 1e-3, 0.99),
 }

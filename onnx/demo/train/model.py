@@ -334,6 +334,10 @@ class ConditionEmbedding(nn.Module):
             self.blocks.append(nn.Conv2d(a, a, 3, padding=1))
             self.blocks.append(nn.Conv2d(a, b, 3, padding=1, stride=2))
         self.conv_out = nn.Conv2d(stack[-1], out, 3, padding=1)
+        # PyTorch's own start shrinks a signal at every layer: after eight of them hardly anything of a sketch is left.
+        for conv in [self.conv_in, *self.blocks, self.conv_out]:
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+            nn.init.zeros_(conv.bias)
 
     def forward(self, x):
         x = F.silu(self.conv_in(x))
@@ -369,10 +373,10 @@ class SparseControl(nn.Module):
             nn.init.zeros_(conv.weight)
             nn.init.zeros_(conv.bias)
 
-    def start_from(self, unet):
-        """Takes over every tensor of the UNet that fits."""
+    def start_from(self, other):
+        """Takes over every tensor of a UNet or of another encoder that fits."""
         ours = self.state_dict()
-        ours.update({k: v for k, v in unet.state_dict().items() if k in ours and v.shape == ours[k].shape})
+        ours.update({k: v for k, v in other.state_dict().items() if k in ours and v.shape == ours[k].shape})
         self.load_state_dict(ours)
 
     def forward(self, condition, timesteps, context, frames):

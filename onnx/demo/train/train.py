@@ -73,7 +73,7 @@ class Learner:
         self.total += loss.detach().float()
 
     def set_rate(self, step):
-        warm = min(1.0, (step + 1) / 200)
+        warm = min(1.0, (step + 1) / min(200, self.phase.steps / 10))
         rate = self.phase.rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / self.phase.steps)))
         if self.cuda:
             self.rate.fill_(rate)
@@ -159,10 +159,10 @@ class Learner:
 
 
 class Pool:
-    """Clips drawn and encoded once: latents, captions, and the scenes to draw sketches from."""
+    """Clips drawn and encoded once: latents, captions, and the scenes and frame times to draw sketches from."""
 
-    def __init__(self, scenes, latents, tokens, null):
-        self.scenes, self.latents, self.tokens, self.null = scenes, latents, tokens, null
+    def __init__(self, scenes, times, latents, tokens, null):
+        self.scenes, self.times, self.latents, self.tokens, self.null = scenes, times, latents, tokens, null
         self.count = len(latents)
 
     def draw(self, count):
@@ -228,17 +228,19 @@ def make_pool(args, device, vae, tokenizer):
     texts = [c for clip in world.captions(drawn, CAPTIONS, config.SEED + 4) for c in clip]
     tokens = tokenizer.batch(with_strange_words(texts, 0.1, config.SEED + 5)).to(torch.int16)
     scenes = world.to(drawn, device)
-    latents = torch.empty(args.pool, FRAMES, 4, LATENT, LATENT, dtype=compute_type(device), device=device)
+    first = torch.randint(FRAMES - args.frames + 1, (args.pool, 1), device=device)
+    times = (first + torch.arange(args.frames, device=device)) / (FRAMES - 1)
+    latents = torch.empty(args.pool, args.frames, 4, LATENT, LATENT, dtype=compute_type(device), device=device)
     vae = vae.to(compute_type(device))
     for start in range(0, args.pool, 64):
         part = slice(start, min(start + 64, args.pool))
-        clip = world.render(world.take(scenes, part), world.frame_times(part.stop - start, device))
+        clip = world.render(world.take(scenes, part), times[part])
         mean, log_variance = vae.encode(clip.flatten(0, 1).to(latents.dtype))
         z = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
-        latents[part] = (z * LATENT_SCALE).unflatten(0, (-1, FRAMES))
+        latents[part] = (z * LATENT_SCALE).unflatten(0, (-1, args.frames))
     vae.float()
     null = torch.tensor(tokenizer.encode(""), device=device)
-    pool = Pool(scenes, latents, tokens.view(args.pool, CAPTIONS, -1).to(device), null)
+    pool = Pool(scenes, times, latents, tokens.view(args.pool, CAPTIONS, -1).to(device), null)
     some = latents[:1024].float()
     print(f"pool: {args.pool} clips, deviation {some.std():.3f}, mean {some.mean():.3f}, {time.time() - began:.0f} s", flush=True)
     return pool
@@ -340,32 +342,73 @@ def train_rgb(args, device, pool, unet, text):
     return train_control("rgb", args, unet, text, control, loss)
 
 
-def train_scribble(args, device, pool, unet, text):
-    phase, alpha = args.phases["scribble"], alphas(device)
+def sketches(scenes, moment):
+    """What the sketch encoder is shown of scenes: mostly outlines with strokes of some width, in 0..1.
+
+    Extraction gives it a reference clip's own frame, so it has to know those too. Returns which are frames.
+    """
+    count, device = len(moment), moment.device
+    stroke = 1.5 + 2.0 * torch.rand(count, 1, 1, 1, device=device)
+    photo = torch.rand(count, 1, 1, 1, 1, device=device) < 0.15
+    picture = torch.where(photo, (world.render(scenes, moment) + 1) / 2, world.outline(scenes, moment, stroke))
+    return picture, photo
+
+
+def train_outline(args, device, pool, vae, rgb):
+    """The sketch encoder's first layers: to answer an outline as the picture encoder's answer the filled shape.
+
+    From there on the picture encoder's other layers place shapes where they were drawn; what is left to learn is that
+    the prompt says their colours. Without this start the sketch encoder hardly learned.
+    """
+    phase = args.phases["outline"]
     control = model.SparseControl("scribble").to(device)
-    control.start_from(unet)
+    control.start_from(rgb)
+    embedding = control.controlnet_cond_embedding
+    for m in (vae, rgb):
+        m.requires_grad_(False)
+
+    def loss():
+        index = torch.randint(pool.count, (phase.batch,), device=device)
+        scenes, moment = world.take(pool.scenes, index), torch.rand(phase.batch, 1, device=device)
+        picture, photo = sketches(scenes, moment)
+        filled = torch.where(photo, world.render(scenes, moment), world.silhouettes(scenes, moment))[:, 0]
+        with torch.no_grad():
+            latents = vae.encode(filled)[0] * LATENT_SCALE
+            wanted = rgb.controlnet_cond_embedding(torch.cat([latents, torch.ones_like(latents[:, :1])], dim=1))
+            nothing = rgb.controlnet_cond_embedding.bias
+        given = torch.cat([picture[:, 0], torch.ones_like(picture[:, 0, :1])], dim=1).to(compute_type(device))
+        error = (embedding(given).float() - wanted) ** 2
+        without = (embedding(torch.zeros_like(given[:1])).float() - nothing[:, None, None]) ** 2
+        return error.mean() + without.mean()
+
+    learner = Learner([embedding], phase, loss, args.graph, args.out)
+    learner.run("outline")
+    learner.finish()
+    return control
+
+
+def train_scribble(args, device, pool, unet, text, control):
+    phase, alpha = args.phases["scribble"], alphas(device)
+    frames = args.frames
 
     def loss():
         latents, tokens, index, backwards = draw_clips(pool, phase.batch)
-        t = per_frame(torch.randint(config.TRAIN_STEPS, (phase.batch,), device=device))
+        # What is where is decided in the first, noisiest steps.
+        t = (config.TRAIN_STEPS * (1 - torch.rand(phase.batch, device=device) ** 2)).long().clamp(max=config.TRAIN_STEPS - 1)
+        t = t.repeat_interleave(frames)
         with torch.no_grad():
-            context = per_frame(text(tokens))
+            context = text(tokens).repeat_interleave(frames, 0)
         first = torch.rand(phase.batch, device=device) < 0.8
-        frame = torch.where(first, 0, torch.randint(FRAMES, (phase.batch,), device=device))
-        moment = torch.where(backwards, FRAMES - 1 - frame, frame)[:, None] / (FRAMES - 1)
-        scenes = world.take(pool.scenes, index)
-        stroke = 1.5 + 2.0 * torch.rand(phase.batch, 1, 1, 1, device=device)
-        sketch = world.outline(scenes, moment, stroke)
-        # Extraction gives a reference clip's own picture to the sketch encoder, so it has to know those too.
-        photo = (world.render(scenes, moment) + 1) / 2
-        picture = torch.where(torch.rand(phase.batch, 1, 1, 1, 1, device=device) < 0.15, photo, sketch)
-        mask = (torch.arange(FRAMES, device=device) == frame[:, None])[:, :, None, None, None].to(latents.dtype)
+        frame = torch.where(first, 0, torch.randint(frames, (phase.batch,), device=device))
+        there = torch.where(backwards, frames - 1 - frame, frame)[:, None]
+        picture, _ = sketches(world.take(pool.scenes, index), pool.times[index].gather(1, there))
+        mask = (torch.arange(frames, device=device) == frame[:, None])[:, :, None, None, None].to(latents.dtype)
         mask = mask * (torch.rand(phase.batch, 1, 1, 1, 1, device=device) < 0.95)
         given = torch.cat([picture.to(latents.dtype), torch.ones_like(picture[:, :, :1], dtype=latents.dtype)], dim=2)
         given = (given * mask).flatten(0, 1)
 
         def predict(x):
-            return unet(x, t, context, FRAMES, control=control(given, t, context, FRAMES))
+            return unet(x, t, context, frames, control=control(given, t, context, frames))
 
         return noise_loss(predict, latents.flatten(0, 1), t, alpha)
 
@@ -417,6 +460,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--pool", type=int, default=config.POOL, help="clips to draw and encode")
+    parser.add_argument("--frames", type=int, default=FRAMES, help="frames of a clip in the pool; fewer for a CPU")
     parser.add_argument("--compile", choices=["none", "temporal", "transformers"], default="transformers")
     parser.add_argument("--no-graph", dest="graph", action="store_false", help="do not record CUDA graphs")
     for name, phase in config.PHASES.items():
@@ -467,13 +511,21 @@ def main():
         save(weights, "unet", unet)
         save(weights, "text", text)
     print(f"after the clips: {time.time() - began:.0f} s", flush=True)
-    for kind, train in (("rgb", train_rgb), ("scribble", train_scribble)):
-        control = model.SparseControl(kind).to(device)
-        if not load(weights, kind, control):
-            with fuse[1]():  # frozen parts would have to be compiled anew
-                trained = train(args, device, pool, unet, text)
-            save(weights, kind, trained)
-        print(f"after {kind}: {time.time() - began:.0f} s", flush=True)
+    rgb = model.SparseControl("rgb").to(device)
+    if not load(weights, "rgb", rgb):
+        with fuse[1]():  # frozen parts would have to be compiled anew
+            rgb = train_rgb(args, device, pool, unet, text)
+        save(weights, "rgb", rgb)
+    print(f"after rgb: {time.time() - began:.0f} s", flush=True)
+    scribble = model.SparseControl("scribble").to(device)
+    if not load(weights, "scribble", scribble):
+        if not load(weights, "scribble_outline", scribble):
+            scribble = train_outline(args, device, pool, vae, rgb)
+            save(weights, "scribble_outline", scribble)
+        with fuse[1]():
+            scribble = train_scribble(args, device, pool, unet, text, scribble)
+        save(weights, "scribble", scribble)
+    print(f"after scribble: {time.time() - began:.0f} s", flush=True)
     checkpoints.export(weights, args.out / "checkpoints", tokenizer)
 
 

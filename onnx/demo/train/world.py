@@ -299,6 +299,16 @@ def outline(s, time, stroke=2.0):
     return sketch[:, :, None].expand(-1, -1, 3, -1, -1)
 
 
+def silhouettes(s, time):
+    """The objects filled with light on a dark ground: pictures in -1..1, as `render` gives them."""
+    x, y, scale = to_world(s, time)
+    cover = torch.zeros_like(x)
+    for i in (0, 1):
+        inside = (0.5 - object_distance(s, i, time, x, y, scale)[0]).clamp(0, 1)
+        cover = torch.maximum(cover, inside * wide(s["two"]) if i == 1 else inside)
+    return (cover * 1.2 - 0.6)[:, :, None].expand(-1, -1, 3, -1, -1)
+
+
 def captions(scenes, count, seed):
     """`count` captions for each scene: lists of strings."""
     pick = random.Random(seed)

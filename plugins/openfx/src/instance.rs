@@ -156,6 +156,11 @@ pub fn create(host: &Host, effect: sys::Handle) -> Result<()> {
     instance.say_what_is_missing(&values);
     instance.enable(&values);
     lock(&INSTANCES).get_or_insert_default().insert(effect as usize, instance.clone());
+    // A job that it joined may have ended before the instance could be told.
+    let job = lock(&instance.state).job.clone();
+    if let Some(job) = job {
+        instance.absorb(&job);
+    }
     instance.publish(host, Occasion::Action);
     Ok(())
 }
@@ -225,17 +230,24 @@ impl Instance {
         }
         let cache = Self::cache(values);
         let found = result.split_whitespace().find_map(|key| Some((key.to_string(), cache.load(key)?)));
-        let job = result.split_whitespace().next().and_then(job::find);
-        let mut state = lock(&self.state);
-        state.result = result;
-        state.note = match (&found, &job) {
-            (_, Some(_)) => "The clip is being made.".into(),
-            (Some(_), None) => "The clip is there.".into(),
-            (None, None) if state.result.is_empty() => String::new(),
-            (None, None) => "The clip is no longer in the cache: press Generate.".into(),
-        };
-        (state.shown, state.clip) = found.map_or((String::new(), None), |(key, clip)| (key, Some(clip)));
-        state.job = job;
+        let first = result.split_whitespace().next().map(String::from);
+        {
+            let mut state = lock(&self.state);
+            state.note = match &found {
+                Some(_) => "The clip is there.".into(),
+                None if result.is_empty() => String::new(),
+                None => "The clip is no longer in the cache: press Generate.".into(),
+            };
+            (state.shown, state.clip) = found.map_or((String::new(), None), |(key, clip)| (key, Some(clip)));
+            (state.result, state.job) = (result, None);
+        }
+        if let Some(key) = first {
+            job::find(&key, |job| {
+                let mut state = lock(&self.state);
+                state.note = "The clip is being made.".into();
+                state.job = Some(job.clone());
+            });
+        }
     }
 
     /// Puts what is missing into the status, unless there is something to show.
@@ -482,16 +494,12 @@ impl Instance {
 
     fn start(&self, request: Request) -> Result<(), String> {
         let key = request.key()?;
-        let job = job::submit(key.clone(), request)?;
-        {
+        job::submit(key.clone(), request, |job| {
             let mut state = lock(&self.state);
             state.result = format!("{key} {}", state.shown).trim_end().into();
             state.note = "Waits for its turn.".into();
             state.job = Some(job.clone());
-        }
-        // It may have ended before it was known here.
-        self.absorb(&job);
-        Ok(())
+        })
     }
 
     /// Lets the next renders read what is missing.

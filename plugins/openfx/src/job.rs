@@ -139,11 +139,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Starts a clone, or joins the one that already makes the same clip.
+/// Starts a clone, or joins the one that already makes the same clip. `join` is given the job before it can end, so that
+/// whoever it makes wait hears of the end in any case.
 ///
 /// # Errors
 /// When there can be no thread.
-pub fn submit(key: String, request: Request) -> Result<Arc<Job>, String> {
+pub fn submit(key: String, request: Request, join: impl FnOnce(&Arc<Job>)) -> Result<(), String> {
     let mut worker = lock(&WORKER);
     if worker.is_none() {
         let queue = Arc::new(Queue::default());
@@ -156,20 +157,25 @@ pub fn submit(key: String, request: Request) -> Result<Arc<Job>, String> {
     let mut jobs = lock(&queue.jobs);
     let same = jobs.iter().find(|(job, _)| job.key == key && !job.cancelled.load(Ordering::Relaxed));
     if let Some((job, _)) = same {
-        return Ok(job.clone());
+        join(job);
+        return Ok(());
     }
     let job = Arc::new(Job { key, cancelled: AtomicBool::new(false), standing: Mutex::new(Standing::Waiting) });
-    jobs.push_back((job.clone(), request));
+    join(&job);
+    jobs.push_back((job, request));
     queue.changed.notify_all();
-    Ok(job)
+    Ok(())
 }
 
-/// The job that makes a clip.
-pub fn find(key: &str) -> Option<Arc<Job>> {
+/// Joins the job that makes a clip, if there is one, as [`submit`] does.
+pub fn find(key: &str, join: impl FnOnce(&Arc<Job>)) {
     let worker = lock(&WORKER);
-    let jobs = lock(&worker.as_ref()?.queue.jobs);
+    let Some(Worker { queue, .. }) = &*worker else { return };
+    let jobs = lock(&queue.jobs);
     let found = jobs.iter().find(|(job, _)| job.key == key && !job.cancelled.load(Ordering::Relaxed));
-    found.map(|(job, _)| job.clone())
+    if let Some((job, _)) = found {
+        join(job);
+    }
 }
 
 /// Cancels everything and waits until the thread has ended.
@@ -209,6 +215,7 @@ fn work(queue: &Queue) {
             Err(Some(message)) => Standing::Failed(message),
             Err(None) => Standing::Cancelled,
         };
+        // Those who join it while it is in the queue are told.
         lock(&queue.jobs).pop_front();
         instance::tell(&job);
     }

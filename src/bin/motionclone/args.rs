@@ -544,13 +544,14 @@ mod tests {
         let readme = include_str!("../../../README.md");
         let blocks = readme.split("```console\n").skip(1).filter_map(|rest| rest.split("```").next());
         let commands: Vec<&str> = blocks.flat_map(str::lines).filter_map(|line| line.strip_prefix("$ ")).collect();
-        let ours = commands.iter().filter(|line| line.starts_with("motionclone "));
+        let is_ours = |line: &&&str| line.split(' ').next().is_some_and(|program| program.ends_with("motionclone"));
+        let ours = commands.iter().filter(is_ours);
         for line in ours.clone() {
             let parsed = CommandLine::try_parse_from(dashed(split(line).into_iter().map(OsString::from)));
             assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
         }
         assert!(ours.count() >= 7, "the README shows what it did");
-        for line in commands.iter().filter(|line| !line.starts_with("motionclone ")) {
+        for line in commands.iter().filter(|line| !is_ours(line)) {
             // `cargo xtask test` sets up and makes the demo, runs this and the recorded runs; `tests/capi_hosts.rs` makes
             // the tree and builds the C example against it.
             let run = [
