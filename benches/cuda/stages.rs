@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use motionclone::bundle::{Bundle, Lowering, NetworkKey};
 use motionclone::job::Event;
+use motionclone::onnx::graph::Forward;
 use motionclone::session::{Cancel, Device};
 use motionclone::settings::Settings;
 use motionclone::{Engine, Error, Result};
