@@ -412,7 +412,17 @@ def train_scribble(args, device, pool, unet, text, control):
 
         return noise_loss(predict, latents.flatten(0, 1), t, alpha)
 
-    return train_control("scribble", args, unet, text, control, loss)
+    control = train_control("scribble", args, unet, text, control, loss)
+    strengthen(control, config.SCRIBBLE_STRENGTH)
+    return control
+
+
+@torch.no_grad()
+def strengthen(control, factor):
+    """Multiplies the residuals: as trained, a sketch has its say alone but loses against the motion's guidance."""
+    for last in [*control.controlnet_down_blocks, control.controlnet_mid_block]:
+        last.weight *= factor
+        last.bias *= factor
 
 
 def train_control(name, args, unet, text, control, loss):
