@@ -620,6 +620,7 @@ static void bench(const std::string& file, const std::string&) {
         std::sort(times.begin(), times.end());
         std::printf("render of 1920x1080 float, %s: median %.1f ms, fastest %.1f ms, slowest %.1f ms\n",
                     colours == 1 ? "video" : "linear light", times[20], times[0], times[39]);
+        std::fflush(stdout);
         // A host that plays must not wait for it.
         CHECK(times[20] <= 20);
     }
