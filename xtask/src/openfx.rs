@@ -28,10 +28,13 @@ fn build(profile: &str) -> Result<PathBuf> {
 
 /// Puts the bundle into a tree that has the engine and ONNX Runtime in `lib`.
 pub fn bundle(profile: &str, tree: &Path) -> Result<()> {
-    let plugin = build(profile)?;
+    assemble(&build(profile)?, tree)
+}
+
+fn assemble(plugin: &Path, tree: &Path) -> Result<()> {
     let (bundle, lib) = (tree.join(BUNDLE), tree.join("lib"));
     let place = bundle.join("Contents").join(PLATFORM);
-    copy(&plugin, &place.join("MotionClone.ofx"))?;
+    copy(plugin, &place.join("MotionClone.ofx"))?;
     copy(&lib.join("libmotionclone.so"), &place.join("libmotionclone.so"))?;
     for entry in fs::read_dir(&lib).map_err(|e| format!("{}: {e}", lib.display()))?.flatten() {
         if entry.file_name().to_string_lossy().starts_with("libonnxruntime") {
@@ -90,6 +93,12 @@ pub fn test(tools: &Tools, model: &Path, longer: &[&str]) -> Result<()> {
         scenario(name)?;
     }
     run(with(Command::new(&host), "missing").env_remove("MOTIONCLONE_LIBRARY").env_remove("MOTIONCLONE_ONNXRUNTIME"))?;
+    packaged(tools, &built, &library, &work, |plugin, name| {
+        let mut command = Command::new(&host);
+        command.arg(plugin).arg(name).arg(&out).env("MOTIONCLONE_CACHE", work.join("cache"));
+        command.env("TEST_BUNDLE", model).env("ASAN_OPTIONS", "detect_leaks=0");
+        run(command.env_remove("MOTIONCLONE_LIBRARY").env_remove("MOTIONCLONE_ONNXRUNTIME"))
+    })?;
     for name in ["describe", "source"] {
         let mut valgrind = Command::new("valgrind");
         valgrind.args(["--quiet", "--error-exitcode=9"]).arg(&plain);
@@ -98,6 +107,29 @@ pub fn test(tools: &Tools, model: &Path, longer: &[&str]) -> Result<()> {
     // It removes the cache, so it comes last.
     scenario("reopen")?;
     run(with(Command::new(&plain), "bench"))
+}
+
+/// Drives the bundle as it is handed out, which needs nothing else, then the same without ONNX Runtime. `drive` runs a
+/// scenario with a plugin.
+fn packaged(
+    tools: &Tools,
+    plugin: &Path,
+    library: &Path,
+    work: &Path,
+    drive: impl Fn(&Path, &str) -> Result<()>,
+) -> Result<()> {
+    let full = work.join("full");
+    for (file, name) in [(library, "libmotionclone.so"), (&tools.onnxruntime, "libonnxruntime.so")] {
+        copy(file, &full.join("lib").join(name))?;
+    }
+    assemble(plugin, &full)?;
+    let inside = full.join(BUNDLE).join("Contents").join(PLATFORM).join("MotionClone.ofx");
+    drive(&inside, "describe")?;
+    drive(&inside, "installed")?;
+    let incomplete = work.join("incomplete");
+    copy(library, &incomplete.join("lib/libmotionclone.so"))?;
+    assemble(plugin, &incomplete)?;
+    drive(&incomplete.join(BUNDLE).join("Contents").join(PLATFORM).join("MotionClone.ofx"), "no-runtime")
 }
 
 /// The clip of the scenario `clone` must be that of the command line, and the frames become images for the others.

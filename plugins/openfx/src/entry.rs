@@ -3,7 +3,7 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::describe::{self, IDENTIFIER, SOURCE};
+use crate::describe::{self, CONDITION, IDENTIFIER, SOURCE};
 use crate::instance::{self, Occasion};
 use crate::properties::Properties;
 use crate::suites::{self, Failed, Host, Result};
@@ -100,6 +100,7 @@ fn act(action: &str, effect: sys::Handle, arguments: sys::Handle, answers: sys::
         action::RENDER => done(render::render(&host, effect, arguments)),
         action::IS_IDENTITY => is_identity(&host, effect, asked, answer),
         action::GET_REGION_OF_DEFINITION => region_of_definition(&host, effect, asked, answer),
+        action::GET_REGIONS_OF_INTEREST => regions_of_interest(&host, effect, asked, answer),
         action::GET_FRAMES_NEEDED => frames_needed(effect, asked, answer),
         action::GET_CLIP_PREFERENCES => {
             // A still source becomes a moving picture, too.
@@ -166,6 +167,29 @@ fn frames_needed(effect: sys::Handle, asked: Properties, answer: Properties) -> 
         // Each range is a pair of times.
         for end in [0, 1] {
             answer.set_double(c"OfxImageClipPropFrameRange_Source", index as i32 * 2 + end, time)?;
+        }
+    }
+    Ok(sys::OK)
+}
+
+/// Whole frames of the inputs, as long as the reference is to be read, even where a host renders a part of the output.
+fn regions_of_interest(host: &Host, effect: sys::Handle, asked: Properties, answer: Properties) -> Result<sys::Status> {
+    let Some(times) = instance::find(effect)?.wanted_times() else { return Ok(sys::REPLY_DEFAULT) };
+    let times: Vec<f64> = std::iter::once(asked.double(property::TIME, 0)?).chain(times).collect();
+    for (input, name) in
+        [(SOURCE, property::REGION_OF_INTEREST_SOURCE), (CONDITION, property::REGION_OF_INTEREST_CONDITION)]
+    {
+        // The answer is one for all times; an input that is not there or not connected has no region.
+        let regions = times.iter().filter_map(|time| render::region_of(host, effect, input, *time).ok());
+        let whole = regions.reduce(|a, b| sys::RectD {
+            x1: a.x1.min(b.x1),
+            y1: a.y1.min(b.y1),
+            x2: a.x2.max(b.x2),
+            y2: a.y2.max(b.y2),
+        });
+        let Some(whole) = whole else { continue };
+        for (index, side) in [whole.x1, whole.y1, whole.x2, whole.y2].into_iter().enumerate() {
+            answer.set_double(name, index as i32, side)?;
         }
     }
     Ok(sys::OK)

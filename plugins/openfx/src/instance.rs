@@ -49,6 +49,8 @@ struct State {
     shown: String,
     job: Option<Arc<Job>>,
     gathering: Option<Gathering>,
+    /// A render has taken the gathering out and reads for it.
+    reading: bool,
     /// Grows whenever work begins or is cancelled, so that frames read for older work are dropped.
     turn: u64,
     /// What the parameter `result` should hold, and what it was seen to hold.
@@ -64,6 +66,13 @@ struct State {
     may_clear: bool,
     /// The host shows something older.
     stale: bool,
+    /// The last value given to the parameter `refresh`.
+    refresh: i32,
+    /// How many threads set parameters right now, and how often that was begun.
+    publishers: usize,
+    publication: u64,
+    /// The host may hold an older result than it was told, as two threads told it at once.
+    unsure: bool,
     /// Whether the plugin's own thread may set parameters.
     live: bool,
     /// An action waits and will tell by itself.
@@ -217,10 +226,18 @@ impl Instance {
     /// Takes over what the project says is to be shown. It holds up to two keys: what is being made, and what is shown
     /// until then.
     pub fn resolve(&self, values: &Values) {
+        let publication = {
+            let state = lock(&self.state);
+            // What is read while it is being set may be older than what is known here.
+            if state.publishers > 0 {
+                return;
+            }
+            state.publication
+        };
         let result = values.text(name::RESULT);
         {
             let mut state = lock(&self.state);
-            if state.seen == result {
+            if state.seen == result || state.publication != publication {
                 return;
             }
             state.seen.clone_from(&result);
@@ -254,7 +271,7 @@ impl Instance {
     fn say_what_is_missing(&self, values: &Values) {
         let missing = engine::missing().or_else(|| model::manifest(&values.text(name::BUNDLE)).err());
         let mut state = lock(&self.state);
-        if state.clip.is_some() || state.job.is_some() || state.gathering.is_some() {
+        if state.clip.is_some() || state.job.is_some() || state.gathering.is_some() || state.reading {
             return;
         }
         match missing {
@@ -363,22 +380,24 @@ impl Instance {
         self.enable(values);
     }
 
-    fn cancel(&self, note: &str) {
-        let (job, gathered) = {
+    /// Ends what is under way, if anything, and gives the turn of what comes next.
+    fn cancel(&self, note: &str) -> u64 {
+        let (job, turn) = {
             let mut state = lock(&self.state);
             state.turn += 1;
-            (state.job.take(), state.gathering.take())
+            let job = state.job.take();
+            let (gathered, reading) = (state.gathering.take(), std::mem::take(&mut state.reading));
+            if job.is_some() || gathered.is_some() || reading {
+                state.result = state.shown.clone();
+                state.note = note.into();
+            }
+            (job, state.turn)
         };
-        if job.is_none() && gathered.is_none() {
-            return;
-        }
         // Another instance may wait for the very same clip.
         if let Some(job) = job.filter(|job| !is_awaited(job)) {
             job.cancel();
         }
-        let mut state = lock(&self.state);
-        state.result = state.shown.clone();
-        state.note = note.into();
+        turn
     }
 
     fn fail(&self, message: String) {
@@ -388,7 +407,7 @@ impl Instance {
     }
 
     fn generate(&self, host: &Host, values: &Values, time: f64) -> Result<(), String> {
-        self.cancel("");
+        let turn = self.cancel("");
         lock(&self.state).may_clear = true;
         if let Some(missing) = engine::missing() {
             return Err(missing);
@@ -407,7 +426,7 @@ impl Instance {
                 return Err("No motion file is chosen.".into());
             }
             request.source = Source::Motion(file);
-            self.start(request)?;
+            self.start(request, turn)?;
         } else if self.generator {
             let path = values.text(name::REFERENCE_FILE);
             if path.trim().is_empty() {
@@ -415,7 +434,7 @@ impl Instance {
             }
             let range = (!values.switch(name::WHOLE)).then(|| [values.int(name::FIRST), values.int(name::LAST)]);
             request.source = Source::File { file: ClipFile { path: path.into() }, range };
-            self.start(request)?;
+            self.start(request, turn)?;
         } else {
             let mut gathering = Gathering::plan(request, range)?;
             let dialog = Dialog::open(host, self.effect.0, "MotionClone reads the reference");
@@ -426,7 +445,7 @@ impl Instance {
                 return Ok(());
             }
             if gathering.is_enough(host) {
-                self.start(gathering.finish())?;
+                self.start(gathering.finish(), turn)?;
             } else {
                 self.keep(gathering);
             }
@@ -492,13 +511,19 @@ impl Instance {
         Ok(Some(ConditionImage { picture, frame, sketch: mode == choice::MODE_SKETCH, strength }))
     }
 
-    fn start(&self, request: Request) -> Result<(), String> {
+    /// Hands the work over, unless it is no longer its turn.
+    fn start(&self, request: Request, turn: u64) -> Result<(), String> {
         let key = request.key()?;
         job::submit(key.clone(), request, |job| {
             let mut state = lock(&self.state);
+            if state.turn != turn {
+                return false;
+            }
             state.result = format!("{key} {}", state.shown).trim_end().into();
             state.note = "Waits for its turn.".into();
             state.job = Some(job.clone());
+            state.reading = false;
+            true
         })
     }
 
@@ -513,15 +538,15 @@ impl Instance {
 
     /// Reads missing frames during a render.
     pub fn gather(&self, host: &Host, time: f64) -> Result<()> {
+        // First what may fail, since the gathering must not be lost.
+        let colours = self.values(host)?.int(name::COLOURS);
         let (mut gathering, turn) = {
             let mut state = lock(&self.state);
-            match state.gathering.take() {
-                // While one render reads, the others go on without.
-                Some(gathering) => (gathering, state.turn),
-                None => return Ok(()),
-            }
+            // While one render reads, the others go on without.
+            let Some(gathering) = state.gathering.take() else { return Ok(()) };
+            state.reading = true;
+            (gathering, state.turn)
         };
-        let colours = self.values(host)?.int(name::COLOURS);
         let goes_on = gathering.read(host, self.effect.0, Some(time), colours, |_| !aborted(host, self.effect.0));
         let (there, all) = gathering.progress();
         {
@@ -535,12 +560,17 @@ impl Instance {
                     let text = "The host does not hand out the source's frames.".to_string();
                     (state.note, state.error) = (text.clone(), Some(text));
                 }
-                state.gathering = Some(gathering);
+                (state.gathering, state.reading) = (Some(gathering), false);
                 return Ok(());
             }
         }
-        if let Err(message) = self.start(gathering.finish()) {
-            self.fail(message);
+        if let Err(message) = self.start(gathering.finish(), turn) {
+            let mut state = lock(&self.state);
+            if state.turn == turn {
+                state.reading = false;
+                state.note.clone_from(&message);
+                state.error = Some(message);
+            }
         }
         Ok(())
     }
@@ -554,7 +584,8 @@ impl Instance {
             std::thread::sleep(Duration::from_millis(50));
             let share = if let Standing::Running(_, share) = job.standing() { share } else { 0.0 };
             if !dialog.update(share) {
-                job.cancel();
+                self.cancel("Cancelled.");
+                break;
             }
         }
         drop(dialog);
@@ -653,25 +684,54 @@ impl Instance {
             return;
         }
         let Ok(values) = self.values(host) else { return };
-        let (note, result, refresh) = {
+        while self.publish_parameters(&values) {
+            if occasion == Occasion::Thread && !lock(&self.state).live {
+                return;
+            }
+        }
+    }
+
+    /// Sets the parameters that show how things stand. Another thread may do so at the same time, so that nobody knows
+    /// whose value came last: then the last one to leave has to do it again, which is what true says. So it has when
+    /// something has changed since.
+    fn publish_parameters(&self, values: &Values) -> bool {
+        let current = values.int(name::REFRESH);
+        let (note, result, refresh, publication) = {
             let mut state = lock(&self.state);
+            state.publishers += 1;
+            state.publication += 1;
             let note = (state.told.as_ref() != Some(&state.note)).then(|| state.note.clone());
-            let result = (state.seen != state.result).then(|| state.result.clone());
-            (note, result, std::mem::take(&mut state.stale))
+            let unsure = std::mem::take(&mut state.unsure);
+            let result = (unsure || state.seen != state.result).then(|| state.result.clone());
+            if let Some(result) = &result {
+                // First known here, since the host may ask for a picture while it is set.
+                state.seen.clone_from(result);
+            }
+            let refresh = std::mem::take(&mut state.stale).then(|| {
+                state.refresh = current.max(state.refresh).wrapping_add(1).max(0);
+                state.refresh
+            });
+            (note, result, refresh, state.publication)
         };
-        if let Some(result) = result {
-            // First known here, since the host may ask for a picture while it is set.
-            lock(&self.state).seen.clone_from(&result);
-            let _ = values.set_text(name::RESULT, &result);
+        // A host that refuses is asked again when there is something new.
+        if let Some(result) = &result {
+            let _ = values.set_text(name::RESULT, result);
         }
-        if let Some(note) = note
-            && values.set_text(name::STATUS, &note).is_ok()
-        {
-            lock(&self.state).told = Some(note);
+        let noted = note.as_ref().is_none_or(|note| values.set_text(name::STATUS, note).is_ok());
+        let refreshed = refresh.is_none_or(|refresh| values.set_int(name::REFRESH, refresh).is_ok());
+        let mut state = lock(&self.state);
+        state.publishers -= 1;
+        let alone = state.publication == publication && state.publishers == 0;
+        if alone && noted {
+            state.told = note.clone().or(state.told.take());
+        } else if !alone {
+            state.told = None;
+            state.unsure |= result.is_some();
         }
-        if refresh && values.set_int(name::REFRESH, values.int(name::REFRESH).wrapping_add(1).max(0)).is_err() {
-            lock(&self.state).stale = true;
-        }
+        state.stale |= !refreshed;
+        let changed =
+            note.is_some_and(|note| note != state.note) || result.is_some_and(|result| result != state.result);
+        state.publishers == 0 && noted && refreshed && (!alone || changed)
     }
 
     fn publish_message(&self, host: &Host, occasion: Occasion) {

@@ -140,11 +140,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Starts a clone, or joins the one that already makes the same clip. `join` is given the job before it can end, so that
-/// whoever it makes wait hears of the end in any case.
+/// whoever it makes wait hears of the end in any case; where it says false, nothing is begun.
 ///
 /// # Errors
 /// When there can be no thread.
-pub fn submit(key: String, request: Request, join: impl FnOnce(&Arc<Job>)) -> Result<(), String> {
+pub fn submit(key: String, request: Request, join: impl FnOnce(&Arc<Job>) -> bool) -> Result<(), String> {
     let mut worker = lock(&WORKER);
     if worker.is_none() {
         let queue = Arc::new(Queue::default());
@@ -161,9 +161,10 @@ pub fn submit(key: String, request: Request, join: impl FnOnce(&Arc<Job>)) -> Re
         return Ok(());
     }
     let job = Arc::new(Job { key, cancelled: AtomicBool::new(false), standing: Mutex::new(Standing::Waiting) });
-    join(&job);
-    jobs.push_back((job, request));
-    queue.changed.notify_all();
+    if join(&job) {
+        jobs.push_back((job, request));
+        queue.changed.notify_all();
+    }
     Ok(())
 }
 

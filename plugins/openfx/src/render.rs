@@ -1,5 +1,7 @@
 //! Rendering: the finished clip's frame at its time, or the source as it is. Nothing here waits for the engine.
 
+use std::ffi::CStr;
+
 use crate::cache::Clip;
 use crate::describe::{OUTPUT, SOURCE};
 use crate::gather;
@@ -64,7 +66,12 @@ fn place(host: &Host, instance: &Instance, time: f64, scale: [f64; 2], target: &
 
 /// The source's region of definition.
 pub fn region(host: &Host, effect: sys::Handle, time: f64) -> Result<sys::RectD> {
-    let (clip, _) = gather::clip(host, effect, SOURCE)?;
+    region_of(host, effect, SOURCE, time)
+}
+
+/// An input's region of definition.
+pub fn region_of(host: &Host, effect: sys::Handle, input: &CStr, time: f64) -> Result<sys::RectD> {
+    let (clip, _) = gather::clip(host, effect, input)?;
     let (get, mut region) = (entry(host.effect.clip_get_region_of_definition)?, sys::RectD::default());
     // SAFETY: the clip is the host's.
     check(unsafe { get(clip, time, &mut region) })?;

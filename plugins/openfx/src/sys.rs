@@ -204,6 +204,8 @@ pub mod property {
         RENDER_SCALE = c"OfxImageEffectPropRenderScale"
         RENDER_WINDOW = c"OfxImageEffectPropRenderWindow"
         REGION_OF_DEFINITION = c"OfxImageEffectPropRegionOfDefinition"
+        REGION_OF_INTEREST_SOURCE = c"OfxImageClipPropRoI_Source"
+        REGION_OF_INTEREST_CONDITION = c"OfxImageClipPropRoI_Condition"
         FRAME_RANGE = c"OfxImageEffectPropFrameRange"
         FRAME_VARYING = c"OfxImageEffectFrameVarying"
         PROJECT_SIZE = c"OfxImageEffectPropProjectSize"
