@@ -491,7 +491,7 @@ pub unsafe extern "C" fn motionclone_engine_create(
         }
         let opened = crate::engine::Engine::open(&bundle, &own)?;
         stop_at_exit();
-        log.say(LogLevel::Info, &format!("{} on {}", opened.manifest().name, opened.device_name()));
+        log.say(LogLevel::Info, &format!("{} on {}", opened.manifest().name, opened.device_and_reason()));
         log.say(LogLevel::Info, &format!("ONNX Runtime: {}", opened.runtime().library().display()));
         give(engine, "engine", OBJECTS.insert(Arc::new(Worker::start(opened, log)?)))
     })

@@ -46,6 +46,7 @@ pub struct Engine {
     runtime: &'static Runtime,
     run: RunSettings,
     device: String,
+    without_cuda: Option<String>,
     networks: HashMap<NetworkKey, Network>,
     pub(crate) economy: Economy,
 }
@@ -68,6 +69,7 @@ impl Engine {
             budget: options.memory_budget,
             ..Default::default()
         };
+        let mut without_cuda = None;
         let device = match options.device {
             Device::Cpu => "CPU".to_string(),
             Device::Cuda(number) => {
@@ -83,7 +85,10 @@ impl Engine {
                         run = cuda;
                         "CUDA device 0".into()
                     }
-                    Err(_) => "CPU".into(),
+                    Err(error) => {
+                        without_cuda = Some(error.to_string());
+                        "CPU".into()
+                    }
                 }
             }
         };
@@ -91,7 +96,7 @@ impl Engine {
             probe(runtime, &run)?;
         }
         let economy = Economy::least(run.lowering);
-        Ok(Self { bundle, runtime, run, device, networks: HashMap::new(), economy })
+        Ok(Self { bundle, runtime, run, device, without_cuda, networks: HashMap::new(), economy })
     }
 
     /// What the bundle holds.
@@ -107,6 +112,14 @@ impl Engine {
     /// Where networks run, for people.
     pub fn device_name(&self) -> &str {
         &self.device
+    }
+
+    /// Where networks run and, when [`Device::Auto`] found no CUDA device that works, why: for people.
+    pub fn device_and_reason(&self) -> String {
+        match &self.without_cuda {
+            Some(reason) => format!("{}, as CUDA does not work here: {reason}", self.device),
+            None => self.device.clone(),
+        }
     }
 
     /// Where networks run.

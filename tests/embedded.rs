@@ -52,6 +52,8 @@ fn the_program_finds_it() {
     std::os::unix::fs::symlink(bundle(), folder.path().join("motionclone-bundle")).unwrap();
     let beside = output(program(&copy).arg("doctor"));
     assert!(beside.contains("embedded model") && beside.contains("128x128, 16 frames"), "{beside}");
+    // The ONNX Runtime of the tests has no CUDA, which is no reason to fail, but one to tell.
+    assert!(beside.contains("CPU, as CUDA does not work here: "), "{beside}");
 }
 
 /// The README's first clone, word for word but for where the video goes.

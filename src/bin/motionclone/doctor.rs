@@ -71,7 +71,7 @@ fn bundle(folder: &Path) -> Result<()> {
     let d = &manifest.defaults;
     show("defaults", format_args!("{}x{}, {} frames, {} steps", d.width, d.height, d.frames, d.steps));
     let engine = Engine::open(folder, &EngineOptions::default())?;
-    show("runs on", engine.device_name());
+    show("runs on", engine.device_and_reason());
     Ok(())
 }
 

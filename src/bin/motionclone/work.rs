@@ -40,7 +40,7 @@ impl Work {
             ..Default::default()
         };
         let engine = Engine::open(&args.bundle.folder()?, &options)?;
-        self.terminal.notice(format!("computing on {}", engine.device_name()));
+        self.terminal.notice(format!("computing on {}", engine.device_and_reason()));
         Ok(engine)
     }
 
