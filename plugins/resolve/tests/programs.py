@@ -8,7 +8,9 @@ import textwrap
 import unittest
 
 MOTIONCLONE = """
-    import os, sys, time
+    import os, signal, sys, time
+    # A shell's background command has it ignored, which Python would keep; the real program listens in any case.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     words = dict(w[2:].split("=", 1) for w in sys.argv[2:])
     open(sys.argv[0] + ".words", "a").write(repr(sys.argv[1:]) + "\\n")
     print("computing on CPU", file=sys.stderr, flush=True)
