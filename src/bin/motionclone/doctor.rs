@@ -70,8 +70,12 @@ fn bundle(folder: &Path) -> Result<()> {
     show("longest clip", format_args!("{} frames", manifest.unet.motion.as_ref().map_or(0, |m| m.max_frames)));
     let d = &manifest.defaults;
     show("defaults", format_args!("{}x{}, {} frames, {} steps", d.width, d.height, d.frames, d.steps));
-    let engine = Engine::open(folder, &EngineOptions::default())?;
-    show("runs on", engine.device_and_reason());
+    match Engine::open(folder, &EngineOptions::default()) {
+        Ok(engine) => show("runs on", engine.device_and_reason()),
+        // Told above already.
+        Err(_) if Runtime::load(None).is_err() => show("runs on", "nothing, as there is no ONNX Runtime"),
+        Err(error) => return Err(error),
+    }
     Ok(())
 }
 
