@@ -354,7 +354,7 @@ fn failure(what: &str, message: &str, budget: Option<u64>) -> Error {
 }
 
 /// Bytes as people read them.
-pub(crate) fn gigabytes(bytes: u64) -> String {
+pub fn gigabytes(bytes: u64) -> String {
     format!("{:.2} GB", bytes as f64 / 1e9)
 }
 

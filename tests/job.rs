@@ -2,29 +2,19 @@
 
 mod recorded;
 
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use motionclone::frames::Frames;
 use motionclone::job::{Event, Progress, Stage};
-use motionclone::onnx::checkpoint::{ImportOptions, import};
 use motionclone::session::{Cancel, Device};
 use motionclone::settings::Settings;
 use motionclone::{Engine, EngineOptions, preview};
 
 fn engine(folder: &Path) -> Engine {
-    let checkpoints = recorded::golden().join("checkpoints");
-    let options = ImportOptions {
-        base: checkpoints.join("StableDiffusion"),
-        motion_module: Some(checkpoints.join("v3_sd15_mm.ckpt")),
-        model_config: Some(checkpoints.join("model_config.json")),
-        out: folder.join("bundle"),
-        ..Default::default()
-    };
-    import(&options, &mut |_| ControlFlow::Continue(())).unwrap();
-    preview::fit_bundle(&options.out).unwrap();
-    Engine::open(&options.out, &EngineOptions { device: Device::Cpu, ..Default::default() }).unwrap()
+    let bundle = recorded::plain_bundle(folder);
+    preview::fit_bundle(&bundle).unwrap();
+    Engine::open(&bundle, &EngineOptions { device: Device::Cpu, ..Default::default() }).unwrap()
 }
 
 fn settings(engine: &Engine) -> Settings {

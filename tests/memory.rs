@@ -2,31 +2,16 @@
 
 mod recorded;
 
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use motionclone::bundle::{Lowering, NetworkKey};
 use motionclone::frames::Frames;
 use motionclone::job::Event;
-use motionclone::onnx::checkpoint::{ImportOptions, import};
 use motionclone::onnx::graph::{Forward, memory};
 use motionclone::plan::Economy;
 use motionclone::session::{Cancel, Device};
 use motionclone::settings::Settings;
 use motionclone::{Engine, EngineOptions};
-
-fn bundle(folder: &Path) -> PathBuf {
-    let checkpoints = recorded::golden().join("checkpoints");
-    let options = ImportOptions {
-        base: checkpoints.join("StableDiffusion"),
-        motion_module: Some(checkpoints.join("v3_sd15_mm.ckpt")),
-        model_config: Some(checkpoints.join("model_config.json")),
-        out: folder.join("bundle"),
-        ..Default::default()
-    };
-    import(&options, &mut |_| ControlFlow::Continue(())).unwrap();
-    options.out
-}
 
 fn engine(bundle: &Path, memory_budget: Option<u64>) -> Engine {
     Engine::open(bundle, &EngineOptions { device: Device::Cpu, memory_budget, ..Default::default() }).unwrap()
@@ -63,7 +48,7 @@ fn likeness(a: &Frames, b: &Frames) -> f64 {
 #[test]
 fn every_budget_gives_the_same_clip_until_none_does() {
     let folder = tempfile::tempdir().unwrap();
-    let bundle = bundle(folder.path());
+    let bundle = recorded::plain_bundle(folder.path());
     let mut free = engine(&bundle, None);
     let settings = settings(&free);
     let expected = clone(&mut free, &settings).unwrap();
@@ -99,7 +84,7 @@ fn every_budget_gives_the_same_clip_until_none_does() {
 #[test]
 fn the_runtime_computes_in_the_order_that_is_predicted() {
     let folder = tempfile::tempdir().unwrap();
-    let bundle = bundle(folder.path());
+    let bundle = recorded::plain_bundle(folder.path());
     let options = EngineOptions {
         device: Device::Cpu,
         profile: Some(folder.path().join("profile")),

@@ -2,11 +2,12 @@
 #![allow(dead_code, reason = "every test program uses a part")]
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use motionclone::frames::Frames;
 use motionclone::motion::{Motion, MotionInfo, SparseAttention};
-use motionclone::onnx::checkpoint::ImportOptions;
+use motionclone::onnx::checkpoint::{ImportOptions, import};
 use motionclone::onnx::manifest::Manifest;
 use motionclone::onnx::model::config::ControlKind;
 use motionclone::settings::{Control, Settings};
@@ -32,6 +33,13 @@ pub fn text_to_video(out: PathBuf) -> ImportOptions {
         out,
         ..Default::default()
     }
+}
+
+/// Imports the same without the DreamBooth model into a folder, and gives the bundle.
+pub fn plain_bundle(folder: &Path) -> PathBuf {
+    let options = ImportOptions { dreambooth: None, ..text_to_video(folder.join("bundle")) };
+    import(&options, &mut |_| ControlFlow::Continue(())).unwrap();
+    options.out
 }
 
 /// One recorded run.

@@ -6,7 +6,7 @@ use motionclone::frames::Frames;
 use motionclone::motion::Motion;
 use motionclone::onnx::manifest::Manifest;
 use motionclone::plan::Economy;
-use motionclone::session::Cancel;
+use motionclone::session::{Cancel, gigabytes};
 use motionclone::settings::Settings;
 use motionclone::{Engine, EngineOptions, Result};
 
@@ -53,9 +53,8 @@ impl Work {
                 Economy::Recompute => ", with the gradient computing again what it needs",
                 Economy::OneByOne => ", with one network at a time",
             };
-            let gigabytes = |bytes: u64| bytes as f64 / 1e9;
             let (peak, budget) = (gigabytes(plan.peak), gigabytes(budget));
-            self.terminal.notice(format!("about {peak:.2} GB of a memory budget of {budget:.2} GB{way}"));
+            self.terminal.notice(format!("about {peak} of a memory budget of {budget}{way}"));
         }
         Ok(())
     }
