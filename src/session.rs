@@ -8,6 +8,7 @@ use ndarray::ArrayD;
 use ort::environment::GlobalThreadPoolOptions;
 use ort::ep;
 use ort::memory::AllocationDevice;
+use ort::session::builder::SessionBuilder;
 use ort::session::{RunOptions, Session, SessionInputValue};
 use ort::value::{DynValue, Tensor, TensorRef};
 
@@ -89,6 +90,10 @@ impl Runtime {
     /// Whether this build of the library can use CUDA. Whether a device works shows when an engine is opened on it.
     pub fn has_cuda(&self) -> bool {
         <ep::CUDA as ep::ExecutionProvider>::is_available().unwrap_or(false)
+    }
+
+    pub(crate) fn session_builder(&self) -> ort::Result<SessionBuilder> {
+        Session::builder(&self.environment)
     }
 
     /// What the library says of itself: version and build.
@@ -242,7 +247,8 @@ impl Network {
         settings: &RunSettings,
     ) -> ort::Result<Session> {
         let folder = folder.to_string_lossy();
-        let mut builder = Session::builder(&runtime.environment)?
+        let mut builder = runtime
+            .session_builder()?
             .with_config_entry("session.model_external_initializers_file_folder_path", &folder)?
             // It would take what the backward pass computes again for what the forward pass has computed, and keep that.
             .with_config_entry("optimization.disable_specified_optimizers", "CommonSubexpressionElimination")?;

@@ -19,8 +19,18 @@ pub const WITHOUT: &str = "MOTIONCLONE_BENCH_WITHOUT";
 
 type Off = fn(&mut Fused);
 
-/// The names that operators have in messages, and what turns each off.
-const FAMILIES: [(&str, Off); 8] = [
+/// The names that operators have in messages, and what turns each off. Own kernels come first: the names of other
+/// operators are parts of theirs.
+const FAMILIES: [(&str, Off); 17] = [
+    ("TemporalAttention", |f| f.temporal_attention = false),
+    ("AttentionStatistics", |f| f.attention_gradient = false),
+    ("AttentionQueryGradient", |f| f.attention_gradient = false),
+    ("AttentionKeyGradient", |f| f.attention_gradient = false),
+    ("NormGradient", |f| f.norm_gradients = false),
+    ("GroupNormStatistics", |f| f.norm_gradients = false),
+    ("GroupNormSums", |f| f.norm_gradients = false),
+    ("GegluGradient", |f| f.geglu_gradient = false),
+    ("Kernels", |f| *f = f.without_kernels()),
     ("NhwcConv", |f| f.convolution = false),
     ("ReversedConv", |f| f.reversed_gradient = false),
     ("SkipGroupNorm", |f| f.skip_group_norm = false),
@@ -76,7 +86,9 @@ impl Way {
             profile,
             ..Default::default()
         };
-        Engine::open(bundle, &options)
+        let engine = Engine::open(bundle, &options)?;
+        println!("{}", engine.device_and_reason());
+        Ok(engine)
     }
 
     /// Does `work` with an engine; when it fails over an operator, again without that.

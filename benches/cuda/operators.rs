@@ -12,9 +12,13 @@ use motionclone::{Result, bundle::Lowering};
 use ndarray::ArrayD;
 
 use crate::agreement::{cosine, drawn, relative};
+use crate::device::Way;
 
 /// Errors over this are a mistake and no rounding.
 const BOUND: f64 = 2e-2;
+
+/// The names of the project's own kernels, a family each: attention over frames, over positions, norms, GEGLU.
+const KERNELS: [&str; 4] = ["TemporalAttention", "AttentionStatistics", "NormGradient", "GegluGradient"];
 
 /// Weights with the same numbers in every graph.
 struct Draw(u64);
@@ -88,6 +92,71 @@ fn attention(heads: usize, keys: usize) -> impl Fn(&mut Graph, &mut Draw, Value)
     }
 }
 
+fn layer_norm(g: &mut Graph, draw: &mut Draw, x: Value) -> Result<Value> {
+    let width = g.shape(x)[2];
+    let inputs = [x, draw.weight(g, &[width])?, draw.weight(g, &[width])?];
+    g.node(Op::LayerNorm { epsilon: 1e-5 }, &inputs)
+}
+
+fn group_norm_and_silu(g: &mut Graph, draw: &mut Draw, x: Value) -> Result<Value> {
+    let y = group_norm(g, draw, 32, x)?;
+    g.silu(y)
+}
+
+/// Queries, keys and values that differ, as a model's do.
+fn self_attention(heads: usize) -> impl Fn(&mut Graph, &mut Draw, Value) -> Result<Value> {
+    move |g, draw, x| {
+        let width = g.shape(x)[2];
+        let mut parts = Vec::new();
+        for _ in 0..3 {
+            parts.push(linear(g, draw, width, x)?);
+        }
+        g.attention(parts[0], parts[1], parts[2], heads)
+    }
+}
+
+fn feed_forward(width: usize) -> impl Fn(&mut Graph, &mut Draw, Value) -> Result<Value> {
+    move |g, draw, x| {
+        let h = linear(g, draw, width, x)?;
+        g.node(Op::Geglu, &[h])
+    }
+}
+
+/// Layers whose gradients are kernels of the project's own, in the sizes of Stable Diffusion 1.5 and in odd ones.
+fn kernel_cases() -> Vec<Case> {
+    let [frames, positions, norms, geglu] = KERNELS;
+    let norm = |name, shape| case(name, norms, shape, group_norm_and_silu);
+    vec![
+        case("16 frames, heads of 40", frames, &[1024, 16, 320], self_attention(8)),
+        case("24 frames, heads of 40", frames, &[256, 24, 320], self_attention(8)),
+        case("16 frames, heads of 80", frames, &[256, 16, 640], self_attention(8)),
+        case("24 frames, heads of 80", frames, &[64, 24, 640], self_attention(8)),
+        case("16 frames, heads of 160", frames, &[64, 16, 1280], self_attention(8)),
+        case("32 frames, heads of 160", frames, &[16, 32, 1280], self_attention(8)),
+        case("5 frames, heads of 40", frames, &[64, 5, 320], self_attention(8)),
+        case("4096 positions, heads of 40", positions, &[1, 4096, 320], self_attention(8)),
+        case("600 positions, heads of 40", positions, &[2, 600, 320], self_attention(8)),
+        case("1024 positions, heads of 80", positions, &[2, 1024, 640], self_attention(8)),
+        case("150 positions, heads of 80", positions, &[3, 150, 640], self_attention(8)),
+        case("text, heads of 40", positions, &[1, 8192, 320], attention(8, 77)),
+        case("text, heads of 80", positions, &[1, 600, 640], attention(8, 77)),
+        case("layer norm, 640", norms, &[2, 601, 640], layer_norm),
+        case("layer norm, 1280", norms, &[2, 301, 1280], layer_norm),
+        norm("group norm and SiLU, 320", &[1, 320, 2, 64, 64]),
+        norm("group norm and SiLU, 640", &[1, 640, 2, 20, 30]),
+        norm("group norm and SiLU, 960", &[1, 960, 2, 32, 32]),
+        norm("group norm and SiLU, 1280", &[1, 1280, 3, 11, 7]),
+        norm("group norm and SiLU, 1920", &[1, 1920, 2, 16, 16]),
+        norm("group norm and SiLU, 2560", &[1, 2560, 2, 8, 8]),
+        case("group norm, 640", norms, &[1, 640, 2, 16, 16], |g, draw, x| group_norm(g, draw, 32, x)),
+        case("group norm, 1280", norms, &[1, 1280, 2, 16, 16], |g, draw, x| group_norm(g, draw, 32, x)),
+        case("group norm, 1920", norms, &[1, 1920, 2, 8, 8], |g, draw, x| group_norm(g, draw, 32, x)),
+        case("feed-forward, 5120", geglu, &[2, 100, 640], feed_forward(5120)),
+        case("feed-forward, 10240", geglu, &[1, 50, 1280], feed_forward(10240)),
+        case("feed-forward, 1400", geglu, &[2, 33, 320], feed_forward(1400)),
+    ]
+}
+
 fn cases() -> Vec<Case> {
     vec![
         case("linear", "", &[2, 256, 320], |g, draw, x| linear(g, draw, 640, x)),
@@ -101,10 +170,7 @@ fn cases() -> Vec<Case> {
         case("group norm, 960 channels", "GroupNorm", &[1, 960, 2, 16, 16], |g, draw, x| group_norm(g, draw, 32, x)),
         case("group norm, 2560 channels", "GroupNorm", &[1, 2560, 2, 8, 8], |g, draw, x| group_norm(g, draw, 32, x)),
         case("group norm, one channel each", "", &[1, 32, 2, 16, 16], |g, draw, x| group_norm(g, draw, 32, x)),
-        case("group norm and SiLU", "GroupNorm", &[1, 320, 2, 32, 32], |g, draw, x| {
-            let y = group_norm(g, draw, 32, x)?;
-            g.silu(y)
-        }),
+        case("group norm and SiLU", "GroupNorm", &[1, 320, 2, 32, 32], group_norm_and_silu),
         case("residual block", "SkipGroupNorm", &[1, 64, 2, 32, 32], |g, draw, x| {
             let h = conv(64, 3, 1, [1; 4])(g, draw, x)?;
             let time = draw.weight(g, &[1, 64])?;
@@ -117,26 +183,16 @@ fn cases() -> Vec<Case> {
             let y = group_norm(g, draw, 32, sum)?;
             g.add(y, sum)
         }),
-        case("layer norm", "", &[2, 256, 320], |g, draw, x| {
-            let inputs = [x, draw.weight(g, &[320])?, draw.weight(g, &[320])?];
-            g.node(Op::LayerNorm { epsilon: 1e-5 }, &inputs)
-        }),
+        case("layer norm", "", &[2, 256, 320], layer_norm),
         case("residual layer norm", "SkipLayerNormalization", &[2, 256, 320], |g, draw, x| {
             let h = linear(g, draw, 320, x)?;
             let sum = g.add(h, x)?;
-            let inputs = [sum, draw.weight(g, &[320])?, draw.weight(g, &[320])?];
-            let y = g.node(Op::LayerNorm { epsilon: 1e-5 }, &inputs)?;
+            let y = layer_norm(g, draw, sum)?;
             g.add(y, sum)
         }),
         case("SiLU", "QuickGelu", &[2, 256, 320], |g, _, x| g.silu(x)),
-        case("feed-forward, 2560", "BiasSplitGelu", &[2, 64, 320], |g, draw, x| {
-            let h = linear(g, draw, 2560, x)?;
-            g.node(Op::Geglu, &[h])
-        }),
-        case("feed-forward, 256", "", &[2, 64, 32], |g, draw, x| {
-            let h = linear(g, draw, 256, x)?;
-            g.node(Op::Geglu, &[h])
-        }),
+        case("feed-forward, 2560", "BiasSplitGelu", &[2, 64, 320], feed_forward(2560)),
+        case("feed-forward, 256", "", &[2, 64, 32], feed_forward(256)),
         case("self-attention, heads of 40", "MultiHeadAttention", &[2, 1024, 320], attention(8, 0)),
         case("self-attention, heads of 160", "MultiHeadAttention", &[2, 256, 1280], attention(8, 0)),
         case("self-attention, heads of 4", "MultiHeadAttention", &[2, 64, 32], attention(8, 0)),
@@ -187,19 +243,34 @@ fn compare(case: &Case, fused: Fused, settings: &RunSettings) -> Result<[f64; 3]
 /// Prints each case, and at last the operators to leave out.
 pub fn check() -> Result<()> {
     println!("{}", Runtime::load(None)?.build_info());
-    let strict = RunSettings { cuda: Some(0), lowering: Lowering::Cuda(Fused::ALL), ..Default::default() };
-    let loose = RunSettings { cpu_nodes: true, ..strict.clone() };
+    let fused = Way::new().fused;
+    let settings = |fused, cpu_nodes| RunSettings {
+        cuda: Some(0),
+        lowering: Lowering::Cuda(fused),
+        cpu_nodes,
+        ..Default::default()
+    };
     let mut without: Vec<&str> = Vec::new();
     println!("{:<34} {:>10} {:>10} {:>10} {:>8}", "layer", "forward", "backward", "1 - cosine", "seconds");
-    for case in cases() {
+    for case in cases().into_iter().chain(kernel_cases()) {
         let start = Instant::now();
-        let mut result = compare(&case, Fused::ALL, &strict);
+        let mut result = compare(&case, fused, &settings(fused, false));
         if let Err(e) = &result
             && e.to_string().contains("fallback")
         {
             println!("{:<34} with nodes on the CPU: {}", case.name, short(&e.to_string()));
             without.push("CpuNodes");
-            result = compare(&case, Fused::ALL, &loose);
+            result = compare(&case, fused, &settings(fused, true));
+        }
+        if let Err(e) = &result
+            && fused.has_kernels()
+        {
+            println!("{:<34} with own kernels: FAILED: {}", case.name, short(&e.to_string()));
+            let plain = fused.without_kernels();
+            result = compare(&case, plain, &settings(plain, false));
+            if result.is_ok() {
+                without.push(if KERNELS.contains(&case.family) { case.family } else { "Kernels" });
+            }
         }
         let seconds = start.elapsed().as_secs_f64();
         match result {

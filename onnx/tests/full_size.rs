@@ -183,3 +183,38 @@ fn both_steps_fit_the_memory_of_common_gpus() {
     assert!(recomputed.total() + plain.total() < 9_200_000_000);
     assert!(recomputed.total() < 6_000_000_000);
 }
+
+/// At the sizes that the kernels are compiled for, nothing of what they do is left to other operators.
+#[test]
+fn every_gradient_that_has_a_kernel_uses_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = weights(folder.path());
+    let blocks = ["up_blocks.1".to_string()];
+    for (frames, size) in [(16, 64), (24, 48)] {
+        let shape = UnetShape { layout: Layout::ChannelsLast, frames, height: size, width: size, ..shape(None) };
+        let guided = unet3d::guided(&weights, &unet(2), &shape, &blocks, Forward::Recomputed).unwrap();
+        let count = |fused: cuda::Fused| {
+            let lowered = cuda::lower(&guided, fused).unwrap();
+            write::to_onnx(&lowered, "weights.safetensors").unwrap();
+            let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+            for node in lowered.live_nodes() {
+                *counts.entry(node.op.name()).or_default() += 1;
+            }
+            counts
+        };
+        let (own, standard) = (count(cuda::Fused::ALL), count(cuda::Fused::ALL.without_kernels()));
+        println!(
+            "{} nodes, {} without kernels\n{own:?}",
+            own.values().sum::<usize>(),
+            standard.values().sum::<usize>()
+        );
+        // Written out, each gradient of a layer norm takes its statistics so.
+        assert_eq!(own["FusedLayerNormGradient"], standard["LayerNormStatistics"]);
+        for gone in ["LayerNormStatistics", "Erf", "Sigmoid"] {
+            assert_eq!(own.get(gone), None, "{gone}");
+        }
+        assert_eq!(own["GroupNormSums"], own["FusedGroupNormGradient"]);
+        // Maps of the guided modules, and heads of 160, which flash attention has the forward pass of alone.
+        assert!(own["Softmax"] < standard["Softmax"]);
+    }
+}

@@ -5,6 +5,8 @@
 //! network is loaded, so that a run only collects addresses and launches.
 
 mod driver;
+#[cfg(test)]
+mod tests;
 
 use std::ffi::c_void;
 use std::ptr::null_mut;
@@ -136,11 +138,11 @@ impl<T: Target> Kernel for Launch<T> {
         let missing = |what: &str, at: usize| ort::Error::new(format!("{what} {at} is missing"));
         for at in 0..self.inputs {
             let value = run.input(at)?.ok_or_else(|| missing("input", at))?;
-            self.parameters[at] = value.downcast::<DynTensorValueType>()?.data_ptr().addr() as u64;
+            self.parameters[at] = value.downcast::<DynTensorValueType>()?.data_ptr().expose_provenance() as u64;
         }
         for (at, shape) in self.outputs.iter().enumerate() {
             let value = run.output(at, shape.clone())?.ok_or_else(|| missing("output", at))?;
-            let address = value.downcast::<DynTensorValueType>()?.data_ptr().addr();
+            let address = value.downcast::<DynTensorValueType>()?.data_ptr().expose_provenance();
             self.parameters[self.inputs + at] = address as u64;
         }
         let stream = match T::PROVIDER {
