@@ -12,6 +12,7 @@ use ort::value::DynValue;
 
 use crate::bundle::{Bundle, Lowering, NetworkKey};
 use crate::error::{Error, Result};
+use crate::kernels;
 use crate::plan::Economy;
 use crate::session::{Cancel, Device, Input, Network, RunSettings, Runtime, tensor};
 use crate::settings::Settings;
@@ -47,6 +48,7 @@ pub struct Engine {
     run: RunSettings,
     device: String,
     without_cuda: Option<String>,
+    without_kernels: Option<String>,
     networks: HashMap<NetworkKey, Network>,
     pub(crate) economy: Economy,
 }
@@ -95,8 +97,10 @@ impl Engine {
         if run.cuda.is_none() {
             probe(runtime, &run)?;
         }
+        let without_kernels = leave_out_kernels(&mut run);
         let economy = Economy::least(run.lowering);
-        Ok(Self { bundle, runtime, run, device, without_cuda, networks: HashMap::new(), economy })
+        let networks = HashMap::new();
+        Ok(Self { bundle, runtime, run, device, without_cuda, without_kernels, networks, economy })
     }
 
     /// What the bundle holds.
@@ -114,11 +118,15 @@ impl Engine {
         &self.device
     }
 
-    /// Where networks run and, when [`Device::Auto`] found no CUDA device that works, why: for people.
+    /// Where networks run and, for people, why not better: when [`Device::Auto`] found no CUDA device that works, or when
+    /// a CUDA device does not run the project's own kernels.
     pub fn device_and_reason(&self) -> String {
-        match &self.without_cuda {
-            Some(reason) => format!("{}, as CUDA does not work here: {reason}", self.device),
-            None => self.device.clone(),
+        match (&self.without_cuda, &self.without_kernels) {
+            (Some(reason), _) => format!("{}, as CUDA does not work here: {reason}", self.device),
+            (None, Some(reason)) => {
+                format!("{} with standard operators, as own kernels do not run: {reason}", self.device)
+            }
+            (None, None) => self.device.clone(),
         }
     }
 
@@ -222,13 +230,25 @@ pub fn devices(runtime: &Runtime) -> Vec<Device> {
     std::iter::once(Device::Cpu).chain(cuda.map(Device::Cuda)).collect()
 }
 
+/// Takes the project's own kernels out of the lowering where the device does not run them, and says why it does not.
+fn leave_out_kernels(run: &mut RunSettings) -> Option<String> {
+    let (Some(device), Lowering::Cuda(fused)) = (run.cuda, run.lowering) else { return None };
+    let reason = if fused.has_kernels() { kernels::check(device).err()? } else { return None };
+    run.lowering = Lowering::Cuda(fused.without_kernels());
+    Some(reason.to_string())
+}
+
 /// Runs a sum of two numbers on a device, to know that its provider loads and works.
 fn probe(runtime: &Runtime, run: &RunSettings) -> Result<()> {
     let mut g = Graph::new("probe", Element::Float32, Layout::ChannelsFirst);
     let x = g.input("x", Element::Float32, &[1]);
     let y = g.add(x, x)?;
     g.output("y", y);
-    let run = RunSettings { profile: None, ..run.clone() };
+    let mut run = RunSettings { profile: None, ..run.clone() };
+    if let Lowering::Cuda(fused) = run.lowering {
+        // Whether a card runs those is another question.
+        run.lowering = Lowering::Cuda(fused.without_kernels());
+    }
     let mut network = Network::load(runtime, "probe", &write::to_onnx(&g, "")?, Path::new("."), &run)?;
     let one = ArrayD::from_elem(IxDyn(&[1]), 1.0);
     let two = network.run(&[("x", Input::Array(&one))], &Cancel::default())?.array("y")?;

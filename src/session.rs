@@ -14,6 +14,7 @@ use ort::value::{DynValue, Tensor, TensorRef};
 use crate::bundle::Lowering;
 pub use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::kernels;
 use crate::sync::lock;
 
 /// Where networks run.
@@ -269,6 +270,11 @@ impl Network {
                 // Weights stay as long as the network; among what comes and goes they would keep memory in use.
                 .with_config_entry("session.use_device_allocator_for_initializers", "1")?
                 .with_execution_providers([provider.build().error_on_failure()])?;
+            if let Lowering::Cuda(fused) = settings.lowering
+                && fused.has_kernels()
+            {
+                builder = builder.with_operators(kernels::operators(device)?)?;
+            }
             if half && !settings.cpu_nodes {
                 // A node on the CPU would be a mistake of the lowering and make every step wait.
                 builder = builder.with_config_entry("session.disable_cpu_ep_fallback", "1")?;

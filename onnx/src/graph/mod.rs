@@ -1,12 +1,14 @@
 //! A small graph representation, told in the order a graph is made: [`ir`] holds it, [`build`] adds nodes,
 //! [`gradient`] differentiates it, [`portable`] rewrites it to standard operators and [`cuda`] to those that are fastest
-//! on NVIDIA GPUs, [`fold`] makes weights ready for the latter, [`write`] makes ONNX of it.
+//! on NVIDIA GPUs, among them the project's own ([`kernel`]), [`fold`] makes weights ready for the latter, [`write`] makes
+//! ONNX of it.
 
 pub mod build;
 pub mod cuda;
 pub mod fold;
 pub mod gradient;
 pub mod ir;
+pub mod kernel;
 pub mod memory;
 pub mod op;
 pub mod portable;
@@ -16,4 +18,5 @@ pub mod write;
 
 pub use gradient::Forward;
 pub use ir::{Element, FeatureMap, Graph, Layout, Value};
+pub use kernel::KernelOp;
 pub use op::Op;

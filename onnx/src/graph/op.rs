@@ -4,6 +4,7 @@
 //! gradient makes; a lowering rewrites those to operators that its target has.
 
 use super::ir::{Element, FeatureMap, Layout, ValueInfo};
+use super::kernel::KernelOp;
 use crate::{Error, Result};
 
 /// An operation. Unless said otherwise it keeps its first input's shape and element type.
@@ -170,6 +171,10 @@ pub enum Op {
     /// The order along the axes turned round (a standard operator).
     Reverse(Vec<usize>),
 
+    // ---- the project's own operators (domain motionclone) ----
+    /// What a GPU kernel of the project does.
+    Kernel(KernelOp),
+
     // ---- rewritten by a lowering ----
     /// x · sigmoid(x)
     Silu,
@@ -230,7 +235,7 @@ pub enum Op {
     },
 }
 
-type Outputs = Vec<(Element, Vec<usize>)>;
+pub(super) type Outputs = Vec<(Element, Vec<usize>)>;
 
 impl Op {
     /// The operation's name, for value names and messages.
@@ -274,6 +279,7 @@ impl Op {
             Self::ScaledSwish { .. } => "ScaledSwish",
             Self::FusedMatMul { .. } => "FusedMatMul",
             Self::Reverse(_) => "Reverse",
+            Self::Kernel(op) => op.signature().name,
             Self::Silu => "Silu",
             Self::QuickGelu => "QuickGelu",
             Self::Geglu => "Geglu",
@@ -295,6 +301,9 @@ impl Op {
     /// # Errors
     /// When the inputs do not fit.
     pub fn infer(&self, inputs: &[&ValueInfo], layout: Layout) -> Result<Outputs> {
+        if let Self::Kernel(op) = self {
+            return op.infer(inputs);
+        }
         let shapes: Vec<&[usize]> = inputs.iter().map(|i| i.shape.as_slice()).collect();
         let misfit = || Error::failure(format!("{} does not take inputs of shapes {shapes:?}", self.name()));
         let first = *inputs.first().ok_or_else(misfit)?;
@@ -461,6 +470,8 @@ impl Op {
                 Self::MatMul.infer_shape(&[&a, &b], layout)
             }
             Self::Reverse(axes) => axes.iter().all(|axis| *axis < x.len()).then(same)?,
+            // It has rules of its own.
+            Self::Kernel(_) => None,
             Self::Geglu => {
                 let mut shape = x.to_vec();
                 let last = shape.last_mut()?;

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use prost::Message;
 
 use super::ir::{Element, Graph, Node, Origin, Value, ValueInfo};
+use super::kernel::{KernelOp, Launch};
 use super::memory;
 use super::op::Op;
 use super::proto::{
@@ -17,7 +18,10 @@ const IR_VERSION: i64 = 10;
 /// The first operator set with Gelu.
 const OPSET: i64 = 20;
 /// The domain of ONNX Runtime's own operators, all in its version 1.
-const OWN_DOMAIN: &str = "com.microsoft";
+const RUNTIME_DOMAIN: &str = "com.microsoft";
+/// The domain of the project's own operators, all in its version 1. What a node of it is launched with stands in its
+/// attributes: the kernel's `variant`, the `grid` of blocks, and `integers` and `floats` that follow the tensors.
+pub const KERNEL_DOMAIN: &str = "motionclone";
 
 /// The model's bytes. `weights` is the weight file's name, relative to the model's folder.
 ///
@@ -61,8 +65,10 @@ pub fn to_onnx(graph: &Graph, weights: &str) -> Result<Vec<u8>> {
         .map(|(_, info)| value_info_proto(&info.name, info))
         .collect();
     let mut opset_import = vec![OperatorSetIdProto { domain: String::new(), version: OPSET }];
-    if nodes.iter().any(|node| is_own(&node.op)) {
-        opset_import.push(OperatorSetIdProto { domain: OWN_DOMAIN.into(), version: 1 });
+    for own in [RUNTIME_DOMAIN, KERNEL_DOMAIN] {
+        if nodes.iter().any(|node| domain(&node.op) == own) {
+            opset_import.push(OperatorSetIdProto { domain: own.into(), version: 1 });
+        }
     }
     let model = ModelProto {
         ir_version: IR_VERSION,
@@ -222,6 +228,10 @@ fn node_proto(graph: &mut Graph, node: &Node, index: usize) -> Result<NodeProto>
             }
             "Slice"
         }
+        Op::Kernel(op) => {
+            attribute.extend(launch(graph, op, &inputs)?);
+            node.op.name()
+        }
         Op::Resize { .. } | Op::NhwcResize { .. } => {
             let sizes: Vec<i64> = graph.shape(node.outputs[0]).iter().map(|n| *n as i64).collect();
             let sizes = graph.constant_int64(&sizes)?;
@@ -266,23 +276,37 @@ fn proto(
         name: format!("{}/{op_type}_{index}", node.scope),
         op_type: op_type.into(),
         attribute,
-        domain: if is_own(&node.op) { OWN_DOMAIN.into() } else { String::new() },
+        domain: domain(&node.op).into(),
     }
 }
 
-/// Whether ONNX Runtime defines the operator, not ONNX.
-fn is_own(op: &Op) -> bool {
-    matches!(
-        op,
+/// Who defines the operator; ONNX where it is empty.
+fn domain(op: &Op) -> &'static str {
+    match op {
         Op::NhwcConv { .. }
-            | Op::NhwcGroupNorm { .. }
-            | Op::SkipGroupNorm { .. }
-            | Op::SkipLayerNorm { .. }
-            | Op::MultiHeadAttention { .. }
-            | Op::BiasSplitGelu
-            | Op::ScaledSwish { .. }
-            | Op::FusedMatMul { .. }
-    )
+        | Op::NhwcGroupNorm { .. }
+        | Op::SkipGroupNorm { .. }
+        | Op::SkipLayerNorm { .. }
+        | Op::MultiHeadAttention { .. }
+        | Op::BiasSplitGelu
+        | Op::ScaledSwish { .. }
+        | Op::FusedMatMul { .. } => RUNTIME_DOMAIN,
+        Op::Kernel(_) => KERNEL_DOMAIN,
+        _ => "",
+    }
+}
+
+fn launch(graph: &Graph, op: &KernelOp, inputs: &[Value]) -> Result<[AttributeProto; 4]> {
+    let shapes: Vec<&[usize]> = inputs.iter().map(|value| graph.shape(*value)).collect();
+    let Launch { kernel, grid, integers, floats: numbers } = op
+        .launch(&shapes)
+        .ok_or_else(|| Error::failure(format!("there is no kernel of {} for {shapes:?}", op.signature().name)))?;
+    Ok([
+        string("variant", &kernel.label()),
+        ints("grid", grid.map(|n| n as i64)),
+        ints("integers", integers.into_iter().map(i64::from)),
+        floats("floats", numbers),
+    ])
 }
 
 fn group_norm(groups: usize, epsilon: f32, silu: bool) -> [AttributeProto; 4] {
@@ -317,6 +341,10 @@ fn string(name: &str, s: &str) -> AttributeProto {
 fn ints(name: &str, values: impl IntoIterator<Item = i64>) -> AttributeProto {
     let ints = values.into_iter().collect();
     AttributeProto { name: name.into(), ints, r#type: attribute_type::INTS, ..Default::default() }
+}
+
+fn floats(name: &str, floats: Vec<f32>) -> AttributeProto {
+    AttributeProto { name: name.into(), floats, r#type: attribute_type::FLOATS, ..Default::default() }
 }
 
 /// `TensorProto.DataType`.

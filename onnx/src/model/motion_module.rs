@@ -51,27 +51,33 @@ pub fn motion_module(g: &mut Graph, scope: &Scope, x: Value, config: &MotionConf
     Ok(Attended { x: g.add(h, x)?, maps })
 }
 
-/// Written out, unlike spatial attention: its probabilities are what motion cloning reads and guides.
+/// Written out, unlike spatial attention: its probabilities are what motion cloning reads and guides. Channels last, they
+/// are made for those who read them alone, and the output is one operation.
 fn temporal_attention(g: &mut Graph, scope: &Scope, x: Value, heads: usize) -> Result<(Value, Value)> {
     let (sequences, frames, channels) = (g.shape(x)[0], g.shape(x)[1], g.shape(x)[2]);
     g.set_scope(scope.path());
     let positions = g.constant(&position_encoding(frames, channels), &[1, frames, channels])?;
     let x = g.add(x, positions)?;
-    let mut split = |name: &str, axes: &[usize], factor: f32| -> Result<Value> {
-        let y = linear(g, &scope.child(name), x)?;
+    let mut split = |name: &str, axes: &[usize], factor: f32| -> Result<(Value, Value)> {
+        let whole = linear(g, &scope.child(name), x)?;
         g.set_scope(scope.path());
-        let y = if factor == 1.0 { y } else { g.scale(y, factor)? };
+        let y = if factor == 1.0 { whole } else { g.scale(whole, factor)? };
         let y = g.reshape(y, &[sequences, frames, heads, channels / heads])?;
-        g.transpose(y, axes)
+        Ok((whole, g.transpose(y, axes)?))
     };
-    let q = split("to_q", &[0, 2, 1, 3], 1.0 / ((channels / heads) as f32).sqrt())?;
-    let k = split("to_k", &[0, 2, 3, 1], 1.0)?;
-    let v = split("to_v", &[0, 2, 1, 3], 1.0)?;
+    let (whole_q, q) = split("to_q", &[0, 2, 1, 3], 1.0 / ((channels / heads) as f32).sqrt())?;
+    let (whole_k, k) = split("to_k", &[0, 2, 3, 1], 1.0)?;
+    let (whole_v, v) = split("to_v", &[0, 2, 1, 3], 1.0)?;
     let scores = g.matmul(q, k)?;
     let map = g.softmax(scores)?;
-    let y = g.matmul(map, v)?;
-    let y = g.transpose(y, &[0, 2, 1, 3])?;
-    let y = g.reshape(y, &[sequences, frames, channels])?;
+    let y = match g.layout {
+        Layout::ChannelsFirst => {
+            let y = g.matmul(map, v)?;
+            let y = g.transpose(y, &[0, 2, 1, 3])?;
+            g.reshape(y, &[sequences, frames, channels])?
+        }
+        Layout::ChannelsLast => g.attention(whole_q, whole_k, whole_v, heads)?,
+    };
     Ok((linear(g, &scope.child("to_out.0"), y)?, map))
 }
 

@@ -1,26 +1,67 @@
 //! Attention in one kernel, and its gradient with the map computed again, a frame at a time where maps are large.
 
 use super::super::ir::{Graph, Value};
+use super::super::kernel::KernelOp;
 use super::super::op::Op;
 use super::super::portable::{self, blocks, join_blocks, split_heads};
-use super::Lowering;
-use crate::Result;
+use super::{Lowering, kernel};
+use crate::{Error, Result};
 
 /// Widest heads that ONNX Runtime's flash attention takes; the autoencoder's one head is wider.
 const WIDEST_HEAD: usize = 256;
 
+/// Tokens of a sequence at most that the project's own kernel does at once: the frames of a clip.
+const SHORT: usize = 32;
+
 impl Lowering {
     pub(super) fn attention(&self, g: &mut Graph, heads: usize, q: Value, k: Value, v: Value) -> Result<Value> {
+        if g.shape(q)[1] <= SHORT && g.shape(q) == g.shape(k) {
+            let own = self.fused.temporal_attention.then_some(KernelOp::TemporalAttention { heads });
+            return match own.map(|op| kernel(g, op, &[q, k, v])).transpose()?.flatten() {
+                Some(y) => Ok(y[0]),
+                None => portable::attention(g, heads, q, k, v),
+            };
+        }
         if self.fused.attention && g.shape(q)[2] / heads <= WIDEST_HEAD {
             return g.node(Op::MultiHeadAttention { heads }, &[q, k, v]);
         }
         portable::attention(g, heads, q, k, v)
     }
+
+    /// Inputs q, k, v, y, dy.
+    pub(super) fn attention_gradient(
+        &self,
+        g: &mut Graph,
+        heads: usize,
+        keys: bool,
+        inputs: &[Value],
+    ) -> Result<Vec<Value>> {
+        let [q, k, v, y, dy] = *inputs else {
+            return Err(Error::failure(format!("the gradient of attention has five inputs, not {}", inputs.len())));
+        };
+        if self.fused.temporal_attention
+            && let Some(mut parts) = kernel(g, KernelOp::TemporalAttentionGradient { heads }, &[q, k, v, dy])?
+        {
+            parts.truncate(if keys { 3 } else { 1 });
+            return Ok(parts);
+        }
+        if self.fused.attention_gradient
+            && let Some(statistics) = kernel(g, KernelOp::AttentionStatistics { heads }, &[q, k, y, dy])?
+        {
+            let all = [q, k, v, dy, statistics[0], statistics[1]];
+            let mut parts = g.node_outputs(Op::Kernel(KernelOp::AttentionQueryGradient { heads }), &all)?;
+            if keys {
+                parts.extend(g.node_outputs(Op::Kernel(KernelOp::AttentionKeyGradient { heads }), &all)?);
+            }
+            return Ok(parts);
+        }
+        written_out_gradient(g, heads, keys, inputs)
+    }
 }
 
 /// With the map A = softmax(s·q·kᵀ): dv = Aᵀ·dy, dA = dy·vᵀ, dS = A ⊙ (dA − rowsum(dy ⊙ y)), dq = s·dS·k,
 /// dk = s·dSᵀ·q. Inputs q, k, v, y, dy.
-pub(super) fn gradient(g: &mut Graph, heads: usize, keys: bool, inputs: &[Value]) -> Result<Vec<Value>> {
+fn written_out_gradient(g: &mut Graph, heads: usize, keys: bool, inputs: &[Value]) -> Result<Vec<Value>> {
     let scale = 1.0 / ((g.shape(inputs[0])[2] / heads) as f32).sqrt();
     let mut split = Vec::with_capacity(inputs.len());
     for value in inputs {

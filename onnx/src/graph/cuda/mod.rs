@@ -1,4 +1,5 @@
-//! The CUDA lowering: channels last, ONNX Runtime's fused operators, statistics in float32.
+//! The CUDA lowering: channels last, ONNX Runtime's fused operators and kernels of the project's own, statistics in
+//! float32.
 //!
 //! Biases, residual sums and activations are written behind the operation they follow, and drawn into the next norm or
 //! activation where one fused operator does both; a sum whose fused form gives it as well is replaced by that for all
@@ -10,7 +11,8 @@ mod norm;
 
 use std::collections::HashMap;
 
-use super::ir::{Element, Graph, Layout, Node, Value};
+use super::ir::{Element, Graph, Layout, Node, Value, ValueInfo};
+use super::kernel::KernelOp;
 use super::op::Op;
 use super::portable::{geglu_gradient, halves, keep, one, silu_gradient, softmax_gradient};
 use crate::{Error, Result};
@@ -18,7 +20,8 @@ use crate::{Error, Result};
 /// Widths that `BiasSplitGelu` is compiled for.
 const SPLIT_GELU_WIDTHS: [usize; 3] = [2560, 5120, 10240];
 
-/// Which of ONNX Runtime's own operators to use; standard ones take the place of the others.
+/// Which of ONNX Runtime's own operators and of the project's own kernels to use; standard operators take the place of
+/// the others, and of kernels that were not compiled for a size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fused {
     /// `NhwcConv`.
@@ -37,6 +40,14 @@ pub struct Fused {
     pub split_gelu: bool,
     /// `QuickGelu` for SiLU.
     pub swish: bool,
+    /// The project's own kernels for attention over frames and its gradient.
+    pub temporal_attention: bool,
+    /// Its own kernels for the gradient of other attention.
+    pub attention_gradient: bool,
+    /// Its own kernels for the gradients of norms, with SiLU.
+    pub norm_gradients: bool,
+    /// Its own kernel for the gradient of GEGLU.
+    pub geglu_gradient: bool,
 }
 
 impl Fused {
@@ -50,7 +61,28 @@ impl Fused {
         attention: true,
         split_gelu: true,
         swish: true,
+        temporal_attention: true,
+        attention_gradient: true,
+        norm_gradients: true,
+        geglu_gradient: true,
     };
+
+    /// Whether any of the project's own kernels is used.
+    pub fn has_kernels(self) -> bool {
+        self.temporal_attention || self.attention_gradient || self.norm_gradients || self.geglu_gradient
+    }
+
+    /// The same without the project's own kernels, which not every card runs.
+    #[must_use]
+    pub fn without_kernels(self) -> Self {
+        Self {
+            temporal_attention: false,
+            attention_gradient: false,
+            norm_gradients: false,
+            geglu_gradient: false,
+            ..self
+        }
+    }
 }
 
 impl Default for Fused {
@@ -67,7 +99,7 @@ pub fn lower(graph: &Graph, fused: Fused) -> Result<Graph> {
     if graph.layout != Layout::ChannelsLast {
         return Err(Error::failure("the CUDA lowering takes channels-last graphs"));
     }
-    let mut lowering = Lowering { fused, replaced: HashMap::new() };
+    let mut lowering = Lowering { fused, replaced: HashMap::new(), silu_gradients: HashMap::new() };
     graph.rewrite(|g, node, inputs| {
         g.layout = Layout::ChannelsFirst;
         let inputs: Vec<Value> = inputs.iter().map(|value| lowering.latest(*value)).collect();
@@ -79,6 +111,14 @@ struct Lowering {
     fused: Fused,
     /// Sums that a fused operator gives as well.
     replaced: HashMap<Value, Value>,
+    /// Of cotangents that went through SiLU, what they were before, and what SiLU was taken of.
+    silu_gradients: HashMap<Value, SiluGradient>,
+}
+
+#[derive(Clone, Copy)]
+struct SiluGradient {
+    x: Value,
+    dy: Value,
 }
 
 impl Lowering {
@@ -105,14 +145,18 @@ impl Lowering {
             Op::GroupNorm { groups, epsilon } => one(self.group_norm(g, *groups, *epsilon, x[0], x[1], x[2])),
             Op::LayerNorm { epsilon } => one(self.layer_norm(g, *epsilon, x)),
             Op::Attention { heads } => one(self.attention(g, *heads, x[0], x[1], x[2])),
-            Op::SiluGradient => one(self.silu_gradient(g, x[0], x[1])),
-            Op::GegluGradient => one(geglu_gradient(g, x[0], x[1])),
+            Op::SiluGradient => {
+                let dx = self.silu_gradient(g, x[0], x[1])?;
+                self.silu_gradients.insert(dx, SiluGradient { x: x[0], dy: x[1] });
+                Ok(vec![dx])
+            }
+            Op::GegluGradient => one(self.geglu_gradient(g, x[0], x[1])),
             Op::SoftmaxGradient => one(softmax_gradient(g, x[0], x[1])),
-            Op::LayerNormGradient { epsilon } => one(norm::layer_norm_gradient(g, *epsilon, x[0], x[1], x[2])),
+            Op::LayerNormGradient { epsilon } => one(self.layer_norm_gradient(g, *epsilon, x[0], x[1], x[2])),
             Op::GroupNormGradient { groups, epsilon } => {
                 one(self.group_norm_gradient(g, *groups, *epsilon, x[0], x[1], x[2]))
             }
-            Op::AttentionGradient { heads, keys } => attention::gradient(g, *heads, *keys, x),
+            Op::AttentionGradient { heads, keys } => self.attention_gradient(g, *heads, *keys, x),
             _ => keep(g, node, x),
         }
     }
@@ -169,16 +213,29 @@ impl Lowering {
         let shape = g.shape(x).to_vec();
         let width = shape.last().copied().unwrap_or(0);
         if self.fused.split_gelu && shape.len() == 3 && SPLIT_GELU_WIDTHS.contains(&width) {
-            let (x, bias) = match without_shift(g, x)? {
-                Some(parts) => parts,
-                None => (x, g.constant_of(g.info(x).element, &vec![0.0; width], &[width])?),
-            };
+            let (x, bias) = with_shift(g, x)?;
             return g.node(Op::BiasSplitGelu, &[x, bias]);
         }
         let (a, b) = halves(g, x)?;
         let gate = g.node(Op::Gelu, &[b])?;
         g.mul(a, gate)
     }
+
+    fn geglu_gradient(&self, g: &mut Graph, x: Value, dy: Value) -> Result<Value> {
+        if self.fused.geglu_gradient && g.info(x).element == Element::Float16 {
+            let (before, bias) = with_shift(g, x)?;
+            if let Some(dx) = kernel(g, KernelOp::GegluGradient, &[before, bias, dy])? {
+                return Ok(dx[0]);
+            }
+        }
+        geglu_gradient(g, x, dy)
+    }
+}
+
+/// A node of one of the project's own kernels, where one was compiled for these values.
+fn kernel(g: &mut Graph, op: KernelOp, inputs: &[Value]) -> Result<Option<Vec<Value>>> {
+    let infos: Vec<&ValueInfo> = inputs.iter().map(|value| g.info(*value)).collect();
+    if op.takes(&infos) { g.node_outputs(Op::Kernel(op), inputs).map(Some) } else { Ok(None) }
 }
 
 /// A matrix product of rows, with the bias behind it, where a fused operator may draw it in.
@@ -213,6 +270,15 @@ fn without_shift(g: &mut Graph, value: Value) -> Result<Option<(Value, Value)>> 
         }
         _ => Ok(None),
     }
+}
+
+/// The same for any value, with zeros where it is no such sum.
+fn with_shift(g: &mut Graph, value: Value) -> Result<(Value, Value)> {
+    if let Some(parts) = without_shift(g, value)? {
+        return Ok(parts);
+    }
+    let width = g.shape(value).last().copied().unwrap_or(0);
+    Ok((value, g.constant_of(g.info(value).element, &vec![0.0; width], &[width])?))
 }
 
 /// A value before it was rounded to half precision, else cast.

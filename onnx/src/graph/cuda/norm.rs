@@ -1,9 +1,10 @@
 //! Norms, with the sums that stand before them, and their gradients.
 
 use super::super::ir::{Element, FeatureMap, Graph, Layout, Node, Value};
+use super::super::kernel::KernelOp;
 use super::super::op::Op;
 use super::super::portable;
-use super::{Lowering, full, without_shift};
+use super::{Lowering, full, kernel, without_shift};
 use crate::Result;
 
 const TO_CHANNELS_FIRST: [usize; 4] = [0, 3, 1, 2];
@@ -74,6 +75,11 @@ impl Lowering {
         scale: Value,
         dy: Value,
     ) -> Result<Value> {
+        if self.fused.norm_gradients
+            && let Some(dx) = self.group_norm_gradient_kernels(g, groups, epsilon, x, scale, dy)?
+        {
+            return Ok(dx);
+        }
         let element = g.info(x).element;
         if !self.has_group_norm(g, groups, x)? {
             let (x, dy, scale) = (channels_first(g, x)?, channels_first(g, dy)?, full(g, scale)?);
@@ -111,9 +117,59 @@ impl Lowering {
         let dx = normalise_gradient(g, normal, own, r, along, constant)?;
         g.reshape(dx, &shape)
     }
+
+    /// In three passes of the project's own: the sums of x over each group, those of the cotangent, the result. Where the
+    /// cotangent went through SiLU of the norm, all three take it from before.
+    fn group_norm_gradient_kernels(
+        &self,
+        g: &mut Graph,
+        groups: usize,
+        epsilon: f32,
+        x: Value,
+        scale: Value,
+        dy: Value,
+    ) -> Result<Option<Value>> {
+        let Some(statistics) = kernel(g, KernelOp::GroupNormStatistics { groups }, &[x])? else { return Ok(None) };
+        let scale = full(g, scale)?;
+        let (bias, dy, silu) = match self.silu_gradients.get(&dy) {
+            Some(inner) => match group_norm_bias(g, inner.x) {
+                Some(bias) => (bias, inner.dy, true),
+                None => (scale, dy, false),
+            },
+            None => (scale, dy, false),
+        };
+        let statistics = statistics[0];
+        let sums = Op::Kernel(KernelOp::GroupNormSums { groups, epsilon, silu });
+        let sums = g.node(sums, &[x, statistics, scale, bias, dy])?;
+        let gradient = Op::Kernel(KernelOp::GroupNormGradient { groups, epsilon, silu });
+        g.node(gradient, &[x, statistics, sums, scale, bias, dy]).map(Some)
+    }
+
+    pub(super) fn layer_norm_gradient(
+        &self,
+        g: &mut Graph,
+        epsilon: f32,
+        x: Value,
+        scale: Value,
+        dy: Value,
+    ) -> Result<Value> {
+        if self.fused.norm_gradients
+            && let Some(dx) = kernel(g, KernelOp::LayerNormGradient { epsilon }, &[x, scale, dy])?
+        {
+            return Ok(dx[0]);
+        }
+        written_out_layer_norm_gradient(g, epsilon, x, scale, dy)
+    }
 }
 
-pub(super) fn layer_norm_gradient(g: &mut Graph, epsilon: f32, x: Value, scale: Value, dy: Value) -> Result<Value> {
+/// The bias of the fused group norm that a value is the result of.
+fn group_norm_bias(g: &Graph, value: Value) -> Option<Value> {
+    let node = g.producer(value)?;
+    let norm = matches!(node.op, Op::NhwcGroupNorm { silu: false, .. } | Op::SkipGroupNorm { silu: false, .. });
+    (norm && node.outputs[0] == value).then(|| node.inputs[2])
+}
+
+fn written_out_layer_norm_gradient(g: &mut Graph, epsilon: f32, x: Value, scale: Value, dy: Value) -> Result<Value> {
     let (axis, element) = (g.shape(x).len() - 1, g.info(x).element);
     let width = g.shape(x)[axis];
     let ones = g.constant_of(element, &vec![1.0; width], &[width])?;
