@@ -69,6 +69,11 @@ impl NetworkKey {
             Self::Guided(shape, ..) => with_control("guided", shape),
         }
     }
+
+    /// Whether the network predicts the noise of many steps.
+    fn runs_in_steps(&self) -> bool {
+        matches!(self, Self::Denoiser(_) | Self::Guided(..))
+    }
 }
 
 fn with_control(name: &str, shape: &UnetShape) -> String {
@@ -213,7 +218,8 @@ impl Bundle {
             }
         }
         let model = write::to_onnx(&graph, WEIGHTS_FILE)?;
-        Network::load_with(runtime, &key.name(), &model, &self.folder, folded, settings)
+        let settings = RunSettings { replay: settings.replay && key.runs_in_steps(), ..settings.clone() };
+        Network::load_with(runtime, &key.name(), &model, &self.folder, folded, &settings)
     }
 }
 

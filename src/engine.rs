@@ -39,6 +39,9 @@ pub struct EngineOptions {
     /// Bytes of the device's memory that the networks may take; no limit when absent. A smaller budget makes jobs
     /// slower, see [`Engine::plan`].
     pub memory_budget: Option<u64>,
+    /// Whether a CUDA device is given its work kernel by kernel, as with a memory budget or a profile, and not the work
+    /// of a whole network at once.
+    pub without_replay: bool,
 }
 
 /// A bundle, a device, and loaded networks, which stay from one job to the next while the sizes stay the same.
@@ -69,6 +72,8 @@ impl Engine {
             cpu_nodes,
             profile: profile.clone(),
             budget: options.memory_budget,
+            // A budget takes networks away again, and a profile is to see every node.
+            replay: !options.without_replay && options.memory_budget.is_none() && profile.is_none(),
             ..Default::default()
         };
         let mut without_cuda = None;
@@ -244,7 +249,7 @@ fn probe(runtime: &Runtime, run: &RunSettings) -> Result<()> {
     let x = g.input("x", Element::Float32, &[1]);
     let y = g.add(x, x)?;
     g.output("y", y);
-    let mut run = RunSettings { profile: None, ..run.clone() };
+    let mut run = RunSettings { profile: None, replay: false, ..run.clone() };
     if let Lowering::Cuda(fused) = run.lowering {
         // Whether a card runs those is another question.
         run.lowering = Lowering::Cuda(fused.without_kernels());

@@ -24,6 +24,7 @@ pub mod motion;
 pub mod plan;
 pub mod preview;
 pub mod random;
+mod replay;
 pub mod schedule;
 pub mod session;
 pub mod settings;

@@ -16,6 +16,7 @@ use crate::bundle::Lowering;
 pub use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::kernels;
+use crate::replay::Replay;
 use crate::sync::lock;
 
 /// Where networks run.
@@ -173,10 +174,14 @@ pub struct RunSettings {
     pub profile: Option<PathBuf>,
     /// Bytes that the device's memory may be used up to; no limit when absent.
     pub budget: Option<u64>,
+    /// Whether a CUDA device is given the work of a whole run at once, recorded as a graph, instead of kernel by kernel.
+    pub replay: bool,
 }
 
 /// One network, loaded.
 pub struct Network {
+    /// Before the session, which it belongs to.
+    replay: Option<Replay>,
     session: Session,
     name: String,
     /// After which runs memory that is not used any more goes back to the device.
@@ -228,14 +233,16 @@ impl Network {
         weights: Vec<(String, DynValue)>,
         settings: &RunSettings,
     ) -> Result<Self> {
-        let workspace = settings.budget.is_none() && !name.starts_with("vae");
-        let session = Self::session(runtime, model, folder, weights, workspace, settings)
-            .map_err(|e| failure(&format!("cannot load the {name} network"), &e.to_string(), settings.budget))?;
+        let failed =
+            |e: ort::Error| failure(&format!("cannot load the {name} network"), &e.to_string(), settings.budget);
+        let session = Self::session(runtime, model, folder, weights, settings).map_err(failed)?;
+        let replay = settings.cuda.filter(|_| settings.replay);
+        let replay = replay.map(|device| Replay::new(&session, device)).transpose().map_err(failed)?;
         let device = settings.cuda.map_or_else(|| "cpu:0".into(), |device| format!("gpu:{device}"));
         let (cuda, budget) = (settings.cuda.is_some(), settings.budget.is_some());
         // Within a budget, the CPU's memory goes back at once.
         let shrink = Shrink { device, always: cuda && budget, first: cuda || !budget };
-        Ok(Self { session, name: name.into(), shrink, budget: settings.budget })
+        Ok(Self { replay, session, name: name.into(), shrink, budget: settings.budget })
     }
 
     fn session(
@@ -243,7 +250,6 @@ impl Network {
         model: &[u8],
         folder: &Path,
         weights: Vec<(String, DynValue)>,
-        workspace: bool,
         settings: &RunSettings,
     ) -> ort::Result<Session> {
         let folder = folder.to_string_lossy();
@@ -266,8 +272,9 @@ impl Network {
                 .with_tf32(half)
                 // Doubling its memory each time would ask for up to twice what a job needs.
                 .with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested)
-                // The fastest convolutions of whole pictures would take ten times the memory of what they compute.
-                .with_conv_max_workspace(workspace);
+                // The fastest convolutions would take many times the memory of what they compute.
+                .with_conv_max_workspace(false)
+                .with_cuda_graph(settings.replay);
             let provider = match settings.budget {
                 Some(budget) => provider.with_memory_limit(usize::try_from(budget).unwrap_or(usize::MAX)),
                 None => provider,
@@ -319,7 +326,22 @@ impl Network {
         if std::mem::take(&mut self.shrink.first) || self.shrink.always {
             options.set("memory.enable_memory_arena_shrinkage", &self.shrink.device).map_err(failed)?;
         }
+        if let Some(replay) = &mut self.replay {
+            replay.choose(&mut options).map_err(failed)?;
+            for (name, input) in inputs {
+                replay.give(name, input).map_err(failed)?;
+            }
+        }
         let options = Arc::new(options);
+        let run = options.clone();
+        let recording = self.replay.as_ref().is_some_and(Replay::records);
+        // A run that cannot be terminated ends by itself, and the wish is seen behind it. Half a recording would be of
+        // no use, and replaying ends no sooner.
+        let stop = move || if !recording { drop(run.terminate()) };
+        if let Some(replay) = &mut self.replay {
+            let values = cancel.stoppable(stop, || replay.run(&mut self.session, &options))?.map_err(failed)?;
+            return Ok(Outputs { values, network: name.clone() });
+        }
         let mut values: Vec<(&str, SessionInputValue)> = Vec::with_capacity(inputs.len());
         for (key, input) in inputs {
             let value = match input {
@@ -329,9 +351,6 @@ impl Network {
             };
             values.push((key, value));
         }
-        let run = options.clone();
-        // A run that cannot be terminated ends by itself, and the wish is seen behind it.
-        let stop = move || drop(run.terminate());
         let result = cancel.stoppable(stop, || self.session.run_with_options(values, &options))?;
         let mut outputs = result.map_err(failed)?;
         let keys: Vec<String> = outputs.keys().map(str::to_string).collect();

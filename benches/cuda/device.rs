@@ -46,12 +46,13 @@ const FAMILIES: [(&str, Off); 17] = [
 pub struct Way {
     pub fused: Fused,
     pub cpu_nodes: bool,
+    pub replay: bool,
 }
 
 impl Way {
     /// Everything, but for what the environment leaves out.
     pub fn new() -> Self {
-        let mut way = Self { fused: Fused::ALL, cpu_nodes: false };
+        let mut way = Self { fused: Fused::ALL, cpu_nodes: false, replay: true };
         for word in std::env::var(WITHOUT).unwrap_or_default().split([',', ' ', '\n']) {
             way.without(word);
         }
@@ -60,14 +61,17 @@ impl Way {
 
     /// Leaves an operator out; whether that changes anything.
     pub fn without(&mut self, name: &str) -> bool {
-        let before = (self.fused, self.cpu_nodes);
+        let before = (self.fused, self.cpu_nodes, self.replay);
         if name == "CpuNodes" {
             self.cpu_nodes = true;
+        }
+        if name == "Replay" {
+            self.replay = false;
         }
         for (_, off) in FAMILIES.iter().filter(|(family, _)| *family == name) {
             off(&mut self.fused);
         }
-        before != (self.fused, self.cpu_nodes)
+        before != (self.fused, self.cpu_nodes, self.replay)
     }
 
     /// Leaves out what an error's message names; whether there is another way to try.
@@ -78,12 +82,17 @@ impl Way {
         FAMILIES.iter().any(|(name, _)| message.contains(name) && self.without(name))
     }
 
+    pub fn device() -> Device {
+        if std::env::var_os(TRY).is_some() { Device::Cpu } else { Device::Cuda(0) }
+    }
+
     pub fn engine(&self, bundle: &Path, profile: Option<PathBuf>) -> Result<Engine> {
         let options = EngineOptions {
-            device: if std::env::var_os(TRY).is_some() { Device::Cpu } else { Device::Cuda(0) },
+            device: Self::device(),
             cuda_lowering: Some(Lowering::Cuda(self.fused)),
             cpu_nodes: self.cpu_nodes,
             profile,
+            without_replay: !self.replay,
             ..Default::default()
         };
         let engine = Engine::open(bundle, &options)?;

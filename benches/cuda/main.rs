@@ -8,6 +8,7 @@
 mod recorded;
 
 mod agreement;
+mod budget;
 mod device;
 mod operators;
 mod profile;
@@ -29,8 +30,9 @@ struct Folders {
     full: PathBuf,
 }
 
-const PARTS: [&str; 9] =
-    ["import", "operators", "recorded", "make", "agreement", "stages", "profile", "whole", "draws"];
+const PARTS: [&str; 11] = [
+    "import", "operators", "recorded", "make", "agreement", "stages", "profile", "whole", "budget", "too-large", "draws",
+];
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
@@ -80,6 +82,8 @@ fn run(part: &str, folders: &Folders) -> Result<()> {
         "stages" => stages::measure(&folders.full),
         "profile" => profile::guided_step(&folders.full),
         "whole" => stages::whole_run(&folders.full),
+        "budget" => budget::compare(&folders.full),
+        "too-large" => budget::exceed(&folders.full),
         "graphs" => stages::write_graphs(&folders.full),
         "draws" => {
             draws();

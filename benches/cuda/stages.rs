@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use motionclone::bundle::{Bundle, Lowering, NetworkKey};
+use motionclone::frames::Frames;
 use motionclone::job::Event;
 use motionclone::onnx::graph::Forward;
 use motionclone::session::{Cancel, Device};
@@ -143,6 +144,13 @@ pub fn measure(bundle: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A clip to extract from: any numbers do.
+pub fn drawn_clip(settings: &Settings) -> Frames {
+    let (width, height) = (settings.width, settings.height);
+    let data = (0..settings.frames * height * width * 3).map(|i| (i * 7 % 251) as u8).collect();
+    Frames { width, height, data }
+}
+
 /// The published t2v_camera run, from a clip's frames to frames, loading included.
 pub fn whole_run(bundle: &Path) -> Result<()> {
     let table = Table::new();
@@ -150,9 +158,7 @@ pub fn whole_run(bundle: &Path) -> Result<()> {
     let mut way = Way::new();
     way.try_with(bundle, |engine| {
         let settings = settings(engine);
-        let (width, height) = (settings.width, settings.height);
-        let data = (0..settings.frames * height * width * 3).map(|i| (i * 7 % 251) as u8).collect();
-        let clip = motionclone::frames::Frames { width, height, data };
+        let clip = drawn_clip(&settings);
         let mut watch = |_: Event| ();
         let start = Instant::now();
         let motion = engine.extract(&clip, &settings, &mut watch, &cancel)?;
