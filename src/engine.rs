@@ -129,7 +129,7 @@ impl Engine {
         match (&self.without_cuda, &self.without_kernels) {
             (Some(reason), _) => format!("{}, as CUDA does not work here: {reason}", self.device),
             (None, Some(reason)) => {
-                format!("{} with standard operators, as own kernels do not run: {reason}", self.device)
+                format!("{}, without some of the project's own kernels: {reason}", self.device)
             }
             (None, None) => self.device.clone(),
         }
@@ -235,12 +235,12 @@ pub fn devices(runtime: &Runtime) -> Vec<Device> {
     std::iter::once(Device::Cpu).chain(cuda.map(Device::Cuda)).collect()
 }
 
-/// Takes the project's own kernels out of the lowering where the device does not run them, and says why it does not.
+/// Takes those of the project's own kernels out of the lowering that the device does not run, and says why it does not.
 fn leave_out_kernels(run: &mut RunSettings) -> Option<String> {
     let (Some(device), Lowering::Cuda(fused)) = (run.cuda, run.lowering) else { return None };
-    let reason = if fused.has_kernels() { kernels::check(device).err()? } else { return None };
-    run.lowering = Lowering::Cuda(fused.without_kernels());
-    Some(reason.to_string())
+    let (usable, reason) = kernels::usable(device, fused);
+    run.lowering = Lowering::Cuda(usable);
+    reason
 }
 
 /// Runs a sum of two numbers on a device, to know that its provider loads and works.

@@ -57,8 +57,7 @@ impl Replay {
 
     /// Copies an input to where the graph reads it.
     pub(crate) fn give(&mut self, name: &str, input: &Input) -> ort::Result<()> {
-        let target =
-            self.inputs.get_mut(name).ok_or_else(|| ort::Error::new(format!("there is no input '{name}'")))?;
+        let target = self.inputs.get_mut(name).ok_or_else(|| ort::Error::new(format!("there is no input '{name}'")))?;
         match input {
             Input::Array(array) => TensorRef::from_array_view(array.view())?.upcast_ref().copy_into(target),
             Input::Integers(array) => TensorRef::from_array_view(array.view())?.upcast_ref().copy_into(target),

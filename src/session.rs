@@ -337,7 +337,11 @@ impl Network {
         let recording = self.replay.as_ref().is_some_and(Replay::records);
         // A run that cannot be terminated ends by itself, and the wish is seen behind it. Half a recording would be of
         // no use, and replaying ends no sooner.
-        let stop = move || if !recording { drop(run.terminate()) };
+        let stop = move || {
+            if !recording {
+                drop(run.terminate())
+            }
+        };
         if let Some(replay) = &mut self.replay {
             let values = cancel.stoppable(stop, || replay.run(&mut self.session, &options))?.map_err(failed)?;
             return Ok(Outputs { values, network: name.clone() });

@@ -13,6 +13,7 @@ use motionclone::onnx::checkpoint::{ImportOptions, import};
 use motionclone::onnx::graph::cuda::{self, Fused};
 use motionclone::onnx::graph::gradient::{Forward, gradient};
 use motionclone::onnx::graph::ir::Node;
+use motionclone::onnx::graph::kernel::SIGNATURES;
 use motionclone::onnx::graph::{Element, Graph, KernelOp, Layout, Op, Value, fold, portable, write};
 use motionclone::onnx::manifest::WEIGHTS_FILE;
 use motionclone::onnx::model::config::ControlKind;
@@ -449,10 +450,17 @@ fn without_kernels_standard_operators_do_the_same() {
     let y = g.attention(x, x, x, 2).unwrap();
     let dx = gradient(&mut g, &[(y, x)], x, Forward::Kept).unwrap();
     g.output("dx", dx);
-    for (fused, own) in [(Fused::ALL, true), (Fused::ALL.without_kernels(), false)] {
+    let some = Fused::ALL.without_kernel("temporal_attention_gradient").without_kernel("attention_statistics");
+    for (fused, own) in [(Fused::ALL, true), (some, false), (Fused::ALL.without_kernels(), false)] {
         let lowered = cuda::lower(&g, fused).unwrap();
         assert_eq!(lowered.live_nodes().iter().any(|node| matches!(node.op, Op::Kernel(_))), own);
     }
+    let each = SIGNATURES.iter().fold(Fused::ALL, |fused, signature| {
+        let without = Fused::ALL.without_kernel(signature.kernel);
+        assert!(without != Fused::ALL && without.has_kernels(), "{}", signature.kernel);
+        fused.without_kernel(signature.kernel)
+    });
+    assert_eq!(each, Fused::ALL.without_kernels());
 }
 
 #[test]

@@ -31,7 +31,17 @@ struct Folders {
 }
 
 const PARTS: [&str; 11] = [
-    "import", "operators", "recorded", "make", "agreement", "stages", "profile", "whole", "budget", "too-large", "draws",
+    "import",
+    "operators",
+    "recorded",
+    "make",
+    "agreement",
+    "stages",
+    "profile",
+    "whole",
+    "budget",
+    "too-large",
+    "draws",
 ];
 
 fn main() -> ExitCode {

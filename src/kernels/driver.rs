@@ -25,6 +25,7 @@ const SHARED_FOR_ALL: u32 = 48 << 10;
 // Numbers of the driver's interface (cuda.h).
 const CAPABILITY_MAJOR: c_int = 75;
 const CAPABILITY_MINOR: c_int = 76;
+const MAX_SHARED_MEMORY_PER_BLOCK: c_int = 97;
 const MAX_DYNAMIC_SHARED_SIZE_BYTES: c_int = 8;
 const JIT_ERROR_LOG_BUFFER: c_int = 5;
 const JIT_ERROR_LOG_BUFFER_SIZE_BYTES: c_int = 6;
@@ -114,6 +115,8 @@ pub struct Card {
     /// The context that ONNX Runtime computes in, too.
     context: Handle,
     capability: u32,
+    /// Bytes of shared memory that a block may ask for.
+    shared: u32,
     programs: Mutex<HashMap<(String, String), Program>>,
 }
 
@@ -158,6 +161,7 @@ impl Card {
             Ok(value.unsigned_abs())
         };
         let (major, minor) = (attribute(CAPABILITY_MAJOR)?, attribute(CAPABILITY_MINOR)?);
+        let shared = attribute(MAX_SHARED_MEMORY_PER_BLOCK)?;
         let capability = 10 * major + minor;
         if capability < OLDEST {
             return Err(Error::failure(format!(
@@ -168,14 +172,37 @@ impl Card {
         }
         // SAFETY: as above. The context is never given back, so it stays for all that follows.
         driver.check("taking its context", unsafe { (driver.retain_context)(&mut context, device) })?;
-        Ok(Self { driver, context: Handle(context), capability, programs: Mutex::default() })
+        Ok(Self { driver, context: Handle(context), capability, shared, programs: Mutex::default() })
     }
 
     /// Makes the smallest program, to know that the driver takes what the kernels are written in.
     fn check(&self) -> Result<()> {
-        let smallest = Kernels::carried()?.all().iter().filter(|kernel| kernel.runs_on(self.capability));
-        let smallest = smallest.min_by_key(|kernel| kernel.ptx.len());
-        smallest.map_or(Ok(()), |kernel| self.make(kernel).map(drop))
+        let all = Kernels::carried()?.all().iter().filter(|kernel| kernel.runs_on(self.capability));
+        all.min_by_key(|kernel| kernel.ptx.len()).map_or(Ok(()), |kernel| self.make(kernel).map(drop))
+    }
+
+    /// The kernels that take more shared memory than this card has, and that for people.
+    ///
+    /// # Errors
+    /// When the kernels inside the library are damaged.
+    pub fn too_large(&self) -> Result<Vec<(&'static str, String)>> {
+        let mut large = Vec::new();
+        for kernel in Kernels::carried()?.all() {
+            let (name, label) = (&kernel.name, kernel.label());
+            if self.programs_of(name, &label)?.is_empty() {
+                let (takes, has) = (kernel.shared, self.shared);
+                let reason = format!("the kernel {name} {label} takes {takes} bytes of shared memory, not {has}");
+                large.push((name.as_str(), reason));
+            }
+        }
+        Ok(large)
+    }
+
+    /// The programs for this card, the newest first.
+    fn programs_of(&self, name: &str, variant: &str) -> Result<Vec<&'static Kernel>> {
+        let mut programs = Kernels::carried()?.programs(name, variant, self.capability);
+        programs.retain(|kernel| kernel.shared <= self.shared);
+        Ok(programs)
     }
 
     fn make(&self, kernel: &Kernel) -> Result<Program> {
@@ -233,7 +260,7 @@ impl Target for &'static Card {
         }
         // The newest that the driver takes.
         let mut result = Err(Error::failure(format!("there is no kernel {name} {variant} for this card")));
-        for kernel in Kernels::carried()?.programs(name, variant, self.capability) {
+        for kernel in self.programs_of(name, variant)? {
             result = self.make(kernel);
             if result.is_ok() {
                 break;

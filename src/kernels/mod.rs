@@ -12,6 +12,7 @@ use std::ffi::c_void;
 use std::ptr::null_mut;
 
 use motionclone_onnx::graph::Element;
+use motionclone_onnx::graph::cuda::Fused;
 use motionclone_onnx::graph::kernel::{SIGNATURES, Signature};
 use motionclone_onnx::graph::write::KERNEL_DOMAIN;
 use ort::operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput};
@@ -37,12 +38,18 @@ trait Target: Clone + Send + Sync + 'static {
     -> Result<()>;
 }
 
-/// Whether the kernels run on a CUDA device.
-///
-/// # Errors
-/// Why they do not, for people.
-pub(crate) fn check(device: i32) -> Result<()> {
-    Card::get(device).map(drop)
+/// Those of the kernels that a lowering uses which run on a CUDA device, and why others do not.
+pub(crate) fn usable(device: i32, fused: Fused) -> (Fused, Option<String>) {
+    if !fused.has_kernels() {
+        return (fused, None);
+    }
+    match Card::get(device).and_then(Card::too_large) {
+        Err(reason) => (fused.without_kernels(), Some(reason.to_string())),
+        Ok(large) => {
+            let rest = large.iter().fold(fused, |fused, (name, _)| fused.without_kernel(name));
+            (rest, large.into_iter().next().map(|(_, reason)| reason))
+        }
+    }
 }
 
 /// The operators for networks on a CUDA device.

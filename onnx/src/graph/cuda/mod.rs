@@ -83,6 +83,18 @@ impl Fused {
             ..self
         }
     }
+
+    /// The same without those of the project's own kernels that work together with one of this name.
+    #[must_use]
+    pub fn without_kernel(self, name: &str) -> Self {
+        match name.split('_').next().unwrap_or_default() {
+            "temporal" => Self { temporal_attention: false, ..self },
+            "attention" => Self { attention_gradient: false, ..self },
+            "layer" | "group" => Self { norm_gradients: false, ..self },
+            "geglu" => Self { geglu_gradient: false, ..self },
+            _ => self,
+        }
+    }
 }
 
 impl Default for Fused {
