@@ -335,6 +335,7 @@ fn every_network_equals_its_portable_form() {
 fn check_alone(
     name: &str,
     precision: Element,
+    values: Forward,
     shapes: &[&[usize]],
     build: &dyn Fn(&mut Graph, &[Value]) -> Result<Value>,
 ) -> Graph {
@@ -349,7 +350,7 @@ fn check_alone(
         let shape = g.shape(y).to_vec();
         let seed = g.input("c", Element::Float32, &shape);
         let seed = g.cast(seed, precision).unwrap();
-        let dx = gradient(&mut g, &[(y, seed)], inputs[0], Forward::Kept).unwrap();
+        let dx = gradient(&mut g, &[(y, seed)], inputs[0], values).unwrap();
         for (name, value) in [("y", y), ("dx", dx)] {
             let value = g.cast(value, Element::Float32).unwrap();
             g.output(name, value);
@@ -373,14 +374,14 @@ fn has(graph: &Graph, op: &str) -> bool {
 #[test]
 fn fused_operators_take_what_stands_around_them() {
     let shapes: [&[usize]; 3] = [&[1, 3, 16], &[2560, 16], &[2560]];
-    let graph = check_alone("feed-forward", Element::Float32, &shapes, &|g, x| {
+    let graph = check_alone("feed-forward", Element::Float32, Forward::Kept, &shapes, &|g, x| {
         let h = g.node(Op::Linear { transpose: true }, x)?;
         g.node(Op::Geglu, &[h])
     });
     assert!(has(&graph, "BiasSplitGelu"));
 
     let shapes: [&[usize]; 6] = [&[2, 3, 8], &[8, 8], &[8], &[2, 3, 8], &[8], &[8]];
-    let graph = check_alone("residual layer norm", Element::Float32, &shapes, &|g, x| {
+    let graph = check_alone("residual layer norm", Element::Float32, Forward::Kept, &shapes, &|g, x| {
         let h = g.node(Op::Linear { transpose: true }, &x[..3])?;
         let sum = g.add(h, x[3])?;
         let normal = g.node(Op::LayerNorm { epsilon: 1e-5 }, &[sum, x[4], x[5]])?;
@@ -391,8 +392,14 @@ fn fused_operators_take_what_stands_around_them() {
 
 #[test]
 fn kernels_take_the_place_of_what_they_compute() {
+    for values in [Forward::Kept, Forward::Recomputed] {
+        check_kernels(values);
+    }
+}
+
+fn check_kernels(values: Forward) {
     let half = |name: &str, shapes: &[&[usize]], build: &dyn Fn(&mut Graph, &[Value]) -> Result<Value>| {
-        check_alone(name, Element::Float16, shapes, build)
+        check_alone(name, Element::Float16, values, shapes, build)
     };
     let kernels = |graph: &Graph| -> Vec<&str> {
         let mut names: Vec<&str> =
