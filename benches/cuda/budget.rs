@@ -37,15 +37,16 @@ pub fn compare(bundle: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A job that is too large for the device, and a smaller one with the same engine afterwards.
+/// A job for which the device may have too little memory left, and a smaller one with the same engine afterwards.
 pub fn exceed(bundle: &Path) -> Result<()> {
     let mut engine = open(bundle, None)?;
-    let small = short(&engine);
-    let large = Settings { frames: 32, width: 2048, height: 2048, ..small.clone() };
-    match clone(&mut engine, &large) {
-        Ok(_) => println!("{} frames of {}×{}: they fit", large.frames, large.width, large.height),
+    let settings = short(&engine);
+    match clone(&mut engine, &settings) {
+        Ok(frames) => println!("{} frames of {}×{}: they fit", frames.count(), frames.width, frames.height),
         Err(e) => println!("too large: {}", e.to_string().chars().take(600).collect::<String>()),
     }
+    let small =
+        Settings { frames: settings.frames / 2, width: settings.width / 2, height: settings.height / 2, ..settings };
     let frames = clone(&mut engine, &small)?;
     println!("afterwards: {} frames of {}×{}", frames.count(), frames.width, frames.height);
     Ok(())

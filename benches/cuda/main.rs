@@ -30,19 +30,8 @@ struct Folders {
     full: PathBuf,
 }
 
-const PARTS: [&str; 11] = [
-    "import",
-    "operators",
-    "recorded",
-    "make",
-    "agreement",
-    "stages",
-    "profile",
-    "whole",
-    "budget",
-    "too-large",
-    "draws",
-];
+const PARTS: [&str; 11] =
+    ["import", "operators", "recorded", "make", "agreement", "stages", "profile", "whole", "budget", "scarce", "draws"];
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
@@ -93,7 +82,7 @@ fn run(part: &str, folders: &Folders) -> Result<()> {
         "profile" => profile::guided_step(&folders.full),
         "whole" => stages::whole_run(&folders.full),
         "budget" => budget::compare(&folders.full),
-        "too-large" => budget::exceed(&folders.full),
+        "scarce" => budget::exceed(&folders.full),
         "graphs" => stages::write_graphs(&folders.full),
         "draws" => {
             draws();

@@ -60,8 +60,7 @@ def compile_one(name, constants, options, capability):
 
 def main():
     source = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in SOURCES)).hexdigest()
-    built = [compile_one(*variant, 80) for variant in variants.every()]
-    built += [compile_one(*variant, 90) for variant in variants.every() if variant[0].startswith("attention")]
+    built = [compile_one(*variant, capability) for capability in (80, 90) for variant in variants.every(capability)]
     data = json.dumps({"source": source, "kernels": built}, separators=(",", ":")).encode()
     (HERE / "kernels.bin").write_bytes(gzip.compress(data, 9, mtime=0))
     for kernel in built:
