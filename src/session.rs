@@ -8,6 +8,7 @@ use ndarray::ArrayD;
 use ort::environment::GlobalThreadPoolOptions;
 use ort::ep;
 use ort::memory::AllocationDevice;
+use ort::session::builder::GraphOptimizationLevel;
 use ort::session::builder::SessionBuilder;
 use ort::session::{RunOptions, Session, SessionInputValue};
 use ort::value::{DynValue, Tensor, TensorRef};
@@ -287,6 +288,10 @@ impl Network {
                 && fused.has_kernels()
             {
                 builder = builder.with_operators(kernels::operators(device)?)?;
+            }
+            if half {
+                // The lowering has fused what is to be fused; further rewriting would take seconds.
+                builder = builder.with_optimization_level(GraphOptimizationLevel::Level1)?;
             }
             if half && !settings.cpu_nodes {
                 // A node on the CPU would be a mistake of the lowering and make every step wait.

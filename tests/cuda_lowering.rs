@@ -106,6 +106,25 @@ fn kernel(g: &mut Graph, op: &KernelOp, inputs: &[Value]) -> Result<Vec<Value>> 
                 vec![merge(g, dk)?, merge(g, dv)?]
             }
         }
+        KernelOp::ResidualSum { positions, frames } => {
+            let (shape, channels) = (g.shape(x[2]).to_vec(), g.shape(x[1])[0]);
+            let batch = shape.iter().product::<usize>() / (positions * frames * channels);
+            let sequences = g.reshape(x[0], &[batch, positions, frames, channels])?;
+            let turned = g.transpose(sequences, &[0, 2, 1, 3])?;
+            let turned = g.reshape(turned, &shape)?;
+            let sum = g.add(turned, x[1])?;
+            vec![g.add(sum, x[2])?]
+        }
+        KernelOp::LayerNorm { epsilon, placed } | KernelOp::SumLayerNorm { epsilon, placed, .. } => {
+            let mut sum = x[0];
+            if let KernelOp::SumLayerNorm { skips, .. } = op {
+                sum = g.add(sum, x[1])?;
+                sum = if *skips { g.add(sum, x[2])? } else { sum };
+            }
+            let normal = g.node(Op::LayerNorm { epsilon }, &[sum, x[3], x[4]])?;
+            let normal = if placed { g.add(normal, x[5])? } else { normal };
+            if let KernelOp::SumLayerNorm { .. } = op { vec![sum, normal] } else { vec![normal] }
+        }
         KernelOp::LayerNormGradient { epsilon } => vec![g.node(Op::LayerNormGradient { epsilon }, &x)?],
         KernelOp::GegluGradient => {
             let sum = g.add(x[0], x[1])?;
@@ -419,7 +438,40 @@ fn check_kernels(values: Forward) {
     assert_eq!(kernels(&graph), ["AttentionQueryGradient", "AttentionStatistics"]);
 
     let graph = half("layer norm", &[&[2, 3, 320], &[320], &[320]], &|g, x| g.node(Op::LayerNorm { epsilon: 1e-5 }, x));
-    assert_eq!(kernels(&graph), ["FusedLayerNormGradient"]);
+    assert_eq!(kernels(&graph), ["FusedLayerNorm", "FusedLayerNormGradient"]);
+
+    // A linear layer, its norm with places, and what both are added to afterwards.
+    let shapes: [&[usize]; 5] = [&[6, 3, 320], &[320, 320], &[320], &[320], &[320]];
+    let places: Vec<f32> = (0..3 * 320).map(|i| (i as f32).sin()).collect();
+    for skips in [false, true] {
+        let graph = half(&format!("norm of a sum, skip {skips}"), &shapes, &|g, x| {
+            let h = g.node(Op::Linear { transpose: true }, &x[..3])?;
+            let h = if skips { g.add(h, x[0])? } else { h };
+            let normal = g.node(Op::LayerNorm { epsilon: 1e-5 }, &[h, x[3], x[4]])?;
+            let places = g.constant(&places, &[1, 3, 320])?;
+            let placed = g.add(normal, places)?;
+            g.add(placed, h)
+        });
+        assert_eq!(kernels(&graph), ["FusedLayerNormGradient", "SumLayerNorm"]);
+        let adds = graph.live_nodes().iter().filter(|n| n.op == Op::Add).count();
+        // The last one, and those of the gradient.
+        assert!(adds <= 3, "{adds} sums are left");
+    }
+
+    // Sequences turned to feature maps, onto what is there; and then normed.
+    let shapes: [&[usize]; 5] = [&[6, 3, 320], &[320, 320], &[320], &[320], &[320]];
+    for normed in [false, true] {
+        let graph = half(&format!("residual sum, normed {normed}"), &shapes, &|g, x| {
+            let h = g.node(Op::Linear { transpose: true }, &x[..3])?;
+            let h = g.reshape(h, &[2, 3, 3, 320])?;
+            let h = g.transpose(h, &[0, 2, 1, 3])?;
+            let h = g.reshape(h, &[6, 3, 320])?;
+            let sum = g.add(h, x[0])?;
+            if normed { g.node(Op::LayerNorm { epsilon: 1e-5 }, &[sum, x[3], x[4]]) } else { Ok(sum) }
+        });
+        let names: &[&str] = if normed { &["FusedLayerNormGradient", "SumLayerNorm"] } else { &["ResidualSum"] };
+        assert_eq!(kernels(&graph), names);
+    }
 
     let graph = half("feed-forward", &[&[1, 3, 16], &[64, 16], &[64]], &|g, x| {
         let h = g.node(Op::Linear { transpose: true }, x)?;

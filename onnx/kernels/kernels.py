@@ -155,7 +155,46 @@ def attention_key_gradient(
     tl.store(dv + own, value_total.to(half), inside)
 
 
-# Norms.
+# Sums and norms of rows of channels. A row is one token.
+
+
+@triton.jit
+def residual_sum(x, bias, skip, y, positions, n, channels: tl.constexpr, padded: tl.constexpr):
+    """x + bias + skip, where x has the tokens of each position together and the others those of each frame."""
+    row = tl.program_id(0)
+    batch, within = row // (positions * n), row % (positions * n)
+    frame, position = within // positions, within % positions
+    other = (batch * positions + position).to(tl.int64) * n + frame
+    column = tl.arange(0, padded)
+    mask = column < channels
+    total = tl.load(x + other * channels + column, mask, 0.0).to(tl.float32) + tl.load(bias + column, mask, 0.0).to(tl.float32)
+    at = row.to(tl.int64) * channels + column
+    total += tl.load(skip + at, mask, 0.0).to(tl.float32)
+    tl.store(y + at, total.to(y.dtype.element_ty), mask)
+
+
+@triton.jit
+def layer_norm(
+    x, bias, skip, gamma, beta, places, sums, y, n, epsilon,
+    channels: tl.constexpr, padded: tl.constexpr, sum: tl.constexpr, skips: tl.constexpr, placed: tl.constexpr,
+):
+    """The norm of x, or of x + bias (+ skip), which is then stored too; plus the row's place among n, if placed."""
+    row = tl.program_id(0)
+    column = tl.arange(0, padded)
+    mask = column < channels
+    at = row.to(tl.int64) * channels + column
+    values = tl.load(x + at, mask, 0.0).to(tl.float32)
+    if sum:
+        values += tl.load(bias + column, mask, 0.0).to(tl.float32)
+        if skips:
+            values += tl.load(skip + at, mask, 0.0).to(tl.float32)
+        tl.store(sums + at, values.to(sums.dtype.element_ty), mask)
+    centred = tl.where(mask, values - tl.sum(values, 0) / channels, 0.0)
+    r = tl.rsqrt(tl.sum(centred * centred, 0) / channels + epsilon)
+    result = centred * r * tl.load(gamma + column, mask, 0.0).to(tl.float32) + tl.load(beta + column, mask, 0.0).to(tl.float32)
+    if placed:
+        result += tl.load(places + row % n * channels + column, mask, 0.0).to(tl.float32)
+    tl.store(y + at, result.to(y.dtype.element_ty), mask)
 
 
 @triton.jit

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 import triton
 
 import kernels as K
-from variants import attention_variants, group_norm_variants, next_power
+from variants import attention_variants, group_norm_variants, layer_norm_variants, next_power
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") else "cuda"
 SMALL = DEVICE == "cpu"
@@ -84,6 +84,27 @@ class Kernels(unittest.TestCase):
             K.layer_norm_gradient[grid](x, gamma, dy, dx, rows, 1e-5, **shared, **options)
             _, (wanted,) = expected(lambda x: F.layer_norm(x, (channels,), gamma.double(), None, 1e-5), (x,), dy)
             self.near(dx, wanted)
+
+    def test_sums_and_norms_of_rows(self):
+        n, positions = 3, 4
+        for channels in (320, 640, 1280):
+            x, skip = drawn(2 * positions, n, channels) * 2 + 0.5, drawn(2 * positions, n, channels) - 0.3
+            bias, gamma, beta, places = drawn(channels), drawn(channels) * 0.2 + 1, drawn(channels), drawn(n, channels)
+            rows = 2 * positions * n
+            for name, shared, options in layer_norm_variants(channels):
+                sums, y = torch.empty_like(x), torch.empty_like(x)
+                if name == "residual_sum":
+                    K.residual_sum[(rows,)](x, bias, skip, y, positions, n, **shared, **options)
+                    turned = x.double().view(2, positions, n, channels).transpose(1, 2).reshape(x.shape)
+                    self.near(y, turned + bias.double() + skip.double())
+                    continue
+                K.layer_norm[(rows,)](x, bias, skip, gamma, beta, places, sums, y, n, 1e-5, **shared, **options)
+                total = x.double()
+                if shared["sum"]:
+                    total = total + bias.double() + (skip.double() if shared["skips"] else 0)
+                    self.near(sums, total)
+                wanted = F.layer_norm(total, (channels,), gamma.double(), beta.double(), 1e-5)
+                self.near(y, wanted + places.double() if shared["placed"] else wanted)
 
     def test_group_norm(self):
         for images, positions, per, groups, silu in [

@@ -26,6 +26,15 @@ def attention_variants(width, capability=90):
     ]
 
 
+def layer_norm_variants(channels):
+    """The sum alone, and the norm: of a tensor or of a sum, with or without places."""
+    shape, options = {"channels": channels, "padded": next_power(channels)}, {"num_warps": 1 if channels < 1280 else 2}
+    yield "residual_sum", shape, options
+    for sum, skips in ((0, 0), (1, 0), (1, 1)):
+        for placed in (0, 1):
+            yield "layer_norm", {**shape, "sum": sum, "skips": skips, "placed": placed}, options
+
+
 def layer_norm_variant(channels):
     return {"channels": channels, "padded": next_power(channels), "block": 1}, {"num_warps": 1}
 
@@ -62,6 +71,7 @@ def every(capability):
         yield from attention_variants(width, capability)
     for channels in (320, 640, 1280):
         yield "layer_norm_gradient", *layer_norm_variant(channels)
+        yield from layer_norm_variants(channels)
     for per in (10, 20, 30, 40, 60, 80):
         for silu in (False, True):
             yield from group_norm_variants(per, silu)[0 if not silu else 1 :]

@@ -128,6 +128,10 @@ fn every_operator_is_taken_with_all_its_outputs() {
     let map = input(&mut g, "map", &[2, 8, 9, 320]);
     let own = g.constant(&vec![1.0; 320], &[320]).unwrap();
     node(&mut g, KernelOp::LayerNormGradient { epsilon }, &[map, own, map]);
+    node(&mut g, KernelOp::ResidualSum { positions: 72, frames: 2 }, &[map, own, map]);
+    node(&mut g, KernelOp::LayerNorm { epsilon, placed: false }, &[map, own, map, own, own, own, map]);
+    let op = KernelOp::SumLayerNorm { epsilon, skips: true, placed: false };
+    node(&mut g, op, &[map, own, map, own, own, own]);
     let full = g.constant_of(Element::Float32, &vec![1.0; 320], &[320]).unwrap();
     let partial = node(&mut g, KernelOp::GroupNormStatistics { groups }, &[map])[0];
     let op = KernelOp::GroupNormSums { groups, epsilon, silu: true };
@@ -163,6 +167,10 @@ fn every_operator_is_taken_with_all_its_outputs() {
     let (_, _, grid, parameters) = find("attention_key_gradient");
     assert_eq!(grid[1], 4);
     assert_eq!(parameters[8..], [600, 77, 2, scale, 0, 0]);
+    let (_, _, grid, parameters) = find("residual_sum");
+    assert_eq!((*grid, &parameters[4..]), ([144, 1, 1], &[72, 2, 0, 0][..]));
+    let (_, _, grid, parameters) = find("layer_norm");
+    assert_eq!((*grid, &parameters[8..]), ([144, 1, 1], &[9, u64::from(epsilon.to_bits()), 0, 0][..]));
     let (_, _, _, parameters) = find("group_norm_statistics");
     assert_eq!(parameters[2..], [72, 32, 0, 0]);
     let (_, variant, grid, parameters) = find("group_norm_gradient");
@@ -172,7 +180,7 @@ fn every_operator_is_taken_with_all_its_outputs() {
     assert_eq!((parameters[3], parameters[0]), (parameters[4], parameters[5]));
     assert_ne!(parameters[1], parameters[2]);
     assert!(launched.iter().all(|(.., parameters)| parameters[0] != 0));
-    assert_eq!(launched.len(), 9);
+    assert_eq!(launched.len(), 12);
 }
 
 #[test]

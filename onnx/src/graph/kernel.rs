@@ -41,6 +41,33 @@ pub enum KernelOp {
         /// As in the forward operation.
         heads: usize,
     },
+    /// x + bias + skip: x has the tokens of each position together, `[batch · positions, frames, channels]`, skip and the
+    /// output those of each frame. With one frame all have one order.
+    ResidualSum {
+        /// Positions of a frame.
+        positions: usize,
+        /// Frames of a clip.
+        frames: usize,
+    },
+    /// A layer norm `[.., frames, channels]`, plus one row a frame if `placed`. Seven inputs, so that the kernel of
+    /// [`KernelOp::SumLayerNorm`] does it as well: x, any row, x, scale, bias, places (`[frames, channels]`, else any
+    /// row), x.
+    LayerNorm {
+        /// As in the forward operation.
+        epsilon: f32,
+        /// Whether places are added.
+        placed: bool,
+    },
+    /// The layer norm of x + shift (+ skip): inputs x, shift, skip (else x), scale, bias, places (else any row); outputs
+    /// the sum and the norm.
+    SumLayerNorm {
+        /// As in the forward operation.
+        epsilon: f32,
+        /// Whether skip is added.
+        skips: bool,
+        /// As in [`KernelOp::LayerNorm`].
+        placed: bool,
+    },
     /// Inputs x, scale, cotangent.
     LayerNormGradient {
         /// As in the forward operation.
@@ -114,7 +141,7 @@ const fn signature(
 }
 
 /// Every operator.
-pub const SIGNATURES: [Signature; 10] = [
+pub const SIGNATURES: [Signature; 13] = [
     signature("TemporalAttention", "temporal_attention", &[HALF; 3], &[HALF]),
     signature("TemporalAttentionGradient", "temporal_attention_gradient", &[HALF; 4], &[HALF; 3]),
     signature("AttentionStatistics", "attention_statistics", &[HALF; 4], &[FULL; 2]),
@@ -125,6 +152,9 @@ pub const SIGNATURES: [Signature; 10] = [
     signature("GroupNormSums", "group_norm_sums", &[HALF, FULL, FULL, FULL, HALF], &[FULL]),
     signature("FusedGroupNormGradient", "group_norm_gradient", &[HALF, FULL, FULL, FULL, FULL, HALF], &[HALF]),
     signature("FusedGegluGradient", "geglu_gradient", &[HALF; 3], &[HALF]),
+    signature("ResidualSum", "residual_sum", &[HALF; 3], &[HALF]),
+    signature("FusedLayerNorm", "layer_norm", &[HALF; 7], &[HALF]),
+    signature("SumLayerNorm", "layer_norm", &[HALF; 6], &[HALF; 2]),
 ];
 
 impl KernelOp {
@@ -141,6 +171,9 @@ impl KernelOp {
             Self::GroupNormSums { .. } => 7,
             Self::GroupNormGradient { .. } => 8,
             Self::GegluGradient => 9,
+            Self::ResidualSum { .. } => 10,
+            Self::LayerNorm { .. } => 11,
+            Self::SumLayerNorm { .. } => 12,
         }]
     }
 
@@ -172,6 +205,8 @@ impl KernelOp {
             Self::AttentionKeyGradient { .. } => vec![shapes[1].to_vec(), shapes[2].to_vec()],
             Self::GroupNormStatistics { groups } => vec![vec![shapes[0][0], launch.grid[0], *groups, 2]],
             Self::GroupNormSums { .. } => vec![shapes[1].to_vec()],
+            Self::ResidualSum { .. } => vec![shapes[2].to_vec()],
+            Self::SumLayerNorm { .. } => vec![shapes[0].to_vec(); 2],
             _ => vec![shapes[0].to_vec()],
         };
         Some(made.iter().copied().zip(outputs).collect())
@@ -212,6 +247,34 @@ impl KernelOp {
                 whole(&[m.max(n) * heads * width])?;
                 let grid = [rows.div_ceil(kernel.fact("block")?), batch * heads, 1];
                 Launch { kernel, grid, integers: whole(&[m, n, *heads])?, floats: vec![scale(width)] }
+            }
+            Self::ResidualSum { positions, frames } => {
+                let (channels, rows) = shapes[2].split_last()?;
+                let rows = rows.iter().product::<usize>();
+                let fits = shapes[0].last() == Some(channels)
+                    && shapes[0].iter().product::<usize>() == rows * channels
+                    && shapes[1] == [*channels]
+                    && *positions > 0
+                    && rows.is_multiple_of(positions * frames);
+                let kernel = find(&[("channels", *channels)]).filter(|_| fits)?;
+                Launch { kernel, grid: [rows, 1, 1], integers: whole(&[*positions, *frames])?, floats: Vec::new() }
+            }
+            Self::LayerNorm { epsilon, placed } | Self::SumLayerNorm { epsilon, placed, .. } => {
+                let [before @ .., frames, channels] = shapes[0] else { return None };
+                let (frames, channels) = (*frames, *channels);
+                let sizes = match self {
+                    Self::SumLayerNorm { skips, .. } => (1, usize::from(*skips)),
+                    _ => (0, 0),
+                };
+                let (x, row) = (shapes[0], [channels]);
+                let places = if *placed { vec![frames, channels] } else { row.to_vec() };
+                let wanted = [x, &row, x, &row, &row, &places, x];
+                let fits = shapes == &wanted[..shapes.len()];
+                let sizes =
+                    [("channels", channels), ("sum", sizes.0), ("skips", sizes.1), ("placed", usize::from(*placed))];
+                let kernel = find(&sizes).filter(|_| fits)?;
+                let rows = before.iter().product::<usize>() * frames;
+                Launch { kernel, grid: [rows, 1, 1], integers: whole(&[frames])?, floats: vec![*epsilon] }
             }
             Self::LayerNormGradient { epsilon } => {
                 let (channels, rows) = shapes[0].split_last()?;
@@ -313,6 +376,21 @@ mod tests {
             let x = vec![4096, 16, channels];
             samples.push((KernelOp::LayerNormGradient { epsilon: 1e-5 }, vec![x.clone(), vec![channels], x]));
         }
+        for channels in [320, 640, 1280] {
+            let (x, row, epsilon) = (vec![64, 16, channels], vec![channels], 1e-5);
+            let sum = |positions, frames| KernelOp::ResidualSum { positions, frames };
+            for op in [sum(32, 16), sum(1024, 1)] {
+                samples.push((op, vec![x.clone(), row.clone(), vec![32, 4, 8, channels]]));
+            }
+            for placed in [false, true] {
+                let places = if placed { vec![16, channels] } else { row.clone() };
+                let inputs = vec![x.clone(), row.clone(), x.clone(), row.clone(), row.clone(), places, x.clone()];
+                for skips in [false, true] {
+                    samples.push((KernelOp::SumLayerNorm { epsilon, skips, placed }, inputs[..6].to_vec()));
+                }
+                samples.push((KernelOp::LayerNorm { epsilon, placed }, inputs));
+            }
+        }
         for channels in [320, 640, 960, 1280, 1920, 2560] {
             let (groups, epsilon) = (32, 1e-5);
             let x = vec![16, 11, 7, channels];
@@ -390,6 +468,9 @@ mod tests {
                 KernelOp::AttentionKeyGradient { heads } => {
                     assert!(covered(0, "block") >= shapes[1][1] && grid[1] == x[0] * heads);
                 }
+                KernelOp::ResidualSum { .. } | KernelOp::LayerNorm { .. } | KernelOp::SumLayerNorm { .. } => {
+                    assert_eq!(grid, [x[0] * x[1], 1, 1]);
+                }
                 KernelOp::LayerNormGradient { .. } => assert!(covered(0, "block") >= x[0] * x[1]),
                 KernelOp::GegluGradient => assert!(covered(1, "block") >= x[2] / 2 && grid[0] == x[0] * x[1]),
                 KernelOp::GroupNormStatistics { groups }
@@ -419,6 +500,9 @@ mod tests {
         }
         none(KernelOp::LayerNormGradient { epsilon: 1e-5 }, &[&[4, 768], &[768], &[4, 768]]);
         none(KernelOp::GroupNormStatistics { groups: 32 }, &[&[1, 8, 8, 32]]);
+        none(KernelOp::ResidualSum { positions: 3, frames: 2 }, &[&[4, 2, 320], &[320], &[2, 4, 320]]);
+        let norm = KernelOp::SumLayerNorm { epsilon: 1e-5, skips: true, placed: true };
+        none(norm, &[&[4, 2, 320], &[320], &[4, 2, 320], &[320], &[320], &[320]]);
         none(KernelOp::GegluGradient, &[&[4, 7], &[7], &[4, 3]]);
     }
 

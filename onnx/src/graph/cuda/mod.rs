@@ -44,6 +44,8 @@ pub struct Fused {
     pub temporal_attention: bool,
     /// Its own kernels for the gradient of other attention.
     pub attention_gradient: bool,
+    /// Its own kernels for layer norms with the sums before and behind them, and for residual sums with a bias.
+    pub sums: bool,
     /// Its own kernels for the gradients of norms, with SiLU.
     pub norm_gradients: bool,
     /// Its own kernel for the gradient of GEGLU.
@@ -63,13 +65,14 @@ impl Fused {
         swish: true,
         temporal_attention: true,
         attention_gradient: true,
+        sums: true,
         norm_gradients: true,
         geglu_gradient: true,
     };
 
     /// Whether any of the project's own kernels is used.
     pub fn has_kernels(self) -> bool {
-        self.temporal_attention || self.attention_gradient || self.norm_gradients || self.geglu_gradient
+        self.temporal_attention || self.attention_gradient || self.sums || self.norm_gradients || self.geglu_gradient
     }
 
     /// The same without the project's own kernels, which not every card runs.
@@ -78,6 +81,7 @@ impl Fused {
         Self {
             temporal_attention: false,
             attention_gradient: false,
+            sums: false,
             norm_gradients: false,
             geglu_gradient: false,
             ..self
@@ -87,6 +91,9 @@ impl Fused {
     /// The same without those of the project's own kernels that work together with one of this name.
     #[must_use]
     pub fn without_kernel(self, name: &str) -> Self {
+        if ["layer_norm", "residual_sum"].contains(&name) {
+            return Self { sums: false, ..self };
+        }
         match name.split('_').next().unwrap_or_default() {
             "temporal" => Self { temporal_attention: false, ..self },
             "attention" => Self { attention_gradient: false, ..self },
@@ -155,6 +162,7 @@ impl Lowering {
             Op::Resize { height, width } => one(g.node(Op::NhwcResize { height: *height, width: *width }, x)),
             Op::ResizeGradient { height, width } => one(convolution::resize_gradient(g, *height, *width, x[0])),
             Op::GroupNorm { groups, epsilon } => one(self.group_norm(g, *groups, *epsilon, x[0], x[1], x[2])),
+            Op::Add => one(self.add(g, x[0], x[1])),
             Op::LayerNorm { epsilon } => one(self.layer_norm(g, *epsilon, x)),
             Op::Attention { heads } => one(self.attention(g, *heads, x[0], x[1], x[2])),
             Op::SiluGradient => {

@@ -54,6 +54,11 @@ impl Lowering {
 
     /// Inputs x, scale, bias.
     pub(super) fn layer_norm(&mut self, g: &mut Graph, epsilon: f32, inputs: &[Value]) -> Result<Value> {
+        if self.fused.sums
+            && let Some(y) = self.layer_norm_kernel(g, epsilon, inputs)?
+        {
+            return Ok(y);
+        }
         if self.fused.skip_layer_norm
             && g.shape(inputs[0]).len() == 3
             && let Some(Sum { x, skip, shift }) = same_shape_sum(g, inputs[0])?
@@ -64,6 +69,71 @@ impl Lowering {
             return Ok(outputs[0]);
         }
         g.node(Op::LayerNorm { epsilon }, inputs)
+    }
+
+    /// The project's own: with the bias and the residual sum before it.
+    fn layer_norm_kernel(&mut self, g: &mut Graph, epsilon: f32, inputs: &[Value]) -> Result<Option<Value>> {
+        let (x, scale, bias) = (inputs[0], inputs[1], inputs[2]);
+        let sum = match same_shape_sum(g, x)? {
+            Some(Sum { x, skip, shift }) => Some((x, shift, Some(skip))),
+            None => without_shift(g, x)?.map(|(x, shift)| (x, Some(shift), None)),
+        };
+        let Some((term, shift, skip)) = sum else {
+            let op = KernelOp::LayerNorm { epsilon, placed: false };
+            return Ok(kernel(g, op, &[x, scale, x, scale, bias, scale, x])?.map(|y| y[0]));
+        };
+        let shift = match shift {
+            Some(shift) => shift,
+            None => {
+                g.constant_of(g.info(scale).element, &vec![0.0; g.shape(scale)[0]], g.shape(scale).to_vec().as_slice())?
+            }
+        };
+        let op = KernelOp::SumLayerNorm { epsilon, skips: skip.is_some(), placed: false };
+        let made = kernel(g, op, &[term, shift, skip.unwrap_or(term), scale, bias, scale])?;
+        Ok(made.map(|made| {
+            self.replaced.insert(x, made[0]);
+            made[1]
+        }))
+    }
+
+    /// A sum: of a norm and one row a frame, or of a residual and what has a bias, in one kernel each.
+    pub(super) fn add(&mut self, g: &mut Graph, a: Value, b: Value) -> Result<Value> {
+        if self.fused.sums {
+            for (x, other) in [(a, b), (b, a)] {
+                if let Some(y) = self.placed_norm(g, x, other)? {
+                    return Ok(y);
+                }
+            }
+            for (x, other) in [(a, b), (b, a)] {
+                if let Some(y) = residual_sum(g, x, other)? {
+                    return Ok(y);
+                }
+            }
+        }
+        g.add(a, b)
+    }
+
+    fn placed_norm(&mut self, g: &mut Graph, x: Value, places: Value) -> Result<Option<Value>> {
+        let Some(node) = g.producer(x).cloned() else { return Ok(None) };
+        let op = match node.op {
+            Op::Kernel(KernelOp::LayerNorm { epsilon, placed: false }) => KernelOp::LayerNorm { epsilon, placed: true },
+            Op::Kernel(KernelOp::SumLayerNorm { epsilon, skips, placed: false }) if node.outputs[1] == x => {
+                KernelOp::SumLayerNorm { epsilon, skips, placed: true }
+            }
+            _ => return Ok(None),
+        };
+        let [frames, channels] = g.shape(x)[g.shape(x).len() - 2..] else { return Ok(None) };
+        if *g.shape(places) != [1, frames, channels] {
+            return Ok(None);
+        }
+        let mut inputs = node.inputs.clone();
+        inputs[5] = g.reshape(places, &[frames, channels])?;
+        let Some(made) = kernel(g, op, &inputs)? else { return Ok(None) };
+        if let [sum, y] = made[..] {
+            self.replaced.insert(node.outputs[0], sum);
+            return Ok(Some(y));
+        }
+        Ok(made.first().copied())
     }
 
     pub(super) fn group_norm_gradient(
@@ -219,9 +289,44 @@ fn normalise_gradient(
     g.add(dx, constant)
 }
 
+/// x + shift + skip, where x may have the frames of each position together, while skip has the positions of each frame.
+fn residual_sum(g: &mut Graph, term: Value, skip: Value) -> Result<Option<Value>> {
+    if g.shape(term) != g.shape(skip) {
+        return Ok(None);
+    }
+    let Some((x, shift)) = without_shift(g, term)? else { return Ok(None) };
+    let (x, positions, frames) = match sequences(g, x) {
+        Some((sequences, positions, frames)) => (sequences, positions, frames),
+        None => (x, g.info(x).elements() / g.shape(shift)[0], 1),
+    };
+    Ok(kernel(g, KernelOp::ResidualSum { positions, frames }, &[x, shift, skip])?.map(|y| y[0]))
+}
+
+/// For a feature map that was made of sequences `[batch, positions, frames, channels]`: those, positions and frames.
+fn sequences(g: &Graph, x: Value) -> Option<(Value, usize, usize)> {
+    let turned = g.producer(x).filter(|node| matches!(node.op, Op::Reshape(_)))?.inputs[0];
+    let node = g.producer(turned).filter(|node| node.op == Op::Transpose(vec![0, 2, 1, 3]))?;
+    let &[_, positions, frames, channels] = g.shape(node.inputs[0]) else { return None };
+    (g.shape(x).last() == Some(&channels)).then_some((node.inputs[0], positions, frames))
+}
+
 /// x + skip with x the term that has a shift of its own, if one has.
 fn same_shape_sum(g: &mut Graph, value: Value) -> Result<Option<Sum>> {
-    let Some(Node { op: Op::Add, inputs, .. }) = g.producer(value).cloned() else { return Ok(None) };
+    let Some(Node { op, inputs, .. }) = g.producer(value).cloned() else { return Ok(None) };
+    if let Op::Kernel(KernelOp::ResidualSum { positions, frames }) = op {
+        let (shape, mut x) = (g.shape(value).to_vec(), inputs[0]);
+        if frames > 1 {
+            let channels = g.shape(inputs[1])[0];
+            let batch = g.info(x).elements() / (positions * frames * channels);
+            let sequences = g.reshape(x, &[batch, positions, frames, channels])?;
+            x = g.transpose(sequences, &[0, 2, 1, 3])?;
+        }
+        let x = g.reshape(x, &shape)?;
+        return Ok(Some(Sum { x, skip: inputs[2], shift: Some(inputs[1]) }));
+    }
+    if op != Op::Add {
+        return Ok(None);
+    }
     let [a, b] = [inputs[0], inputs[1]];
     if g.shape(a) != g.shape(b) {
         return Ok(None);
