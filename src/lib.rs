@@ -2,11 +2,10 @@
 //!
 //! The stages, in the order data flows: [`frames`] are what clips and images become; [`bundle`] holds a model and says
 //! which networks a job needs; [`session`] runs them on ONNX Runtime, `kernels` adds operators to it, [`weights`] are
-//! what its networks share; [`text`] and [`vae`] turn prompt and pixels into
-//! embeddings and latents, [`control`] pictures and sketches into conditions; [`motion`] keeps what is read from a
-//! clip's temporal attention; [`schedule`] lays out the steps, [`guidance`] pulls each towards the motion, [`denoise`]
-//! takes them; [`job`] does one clone from beginning to end, in the memory that [`plan`] allots;
-//! [`capi`] is what programs in other languages see.
+//! what its networks share; [`text`] and [`vae`] turn prompt and pixels into embeddings and latents, [`control`]
+//! pictures and sketches into conditions; [`motion`] keeps what is read from a clip's temporal attention; [`schedule`]
+//! lays out the steps, [`guidance`] pulls each towards the motion, [`denoise`] takes them; [`job`] does one clone from
+//! beginning to end, in the memory that [`plan`] allots; [`capi`] is what programs in other languages see.
 #![warn(missing_docs)]
 
 pub mod bundle;

@@ -40,14 +40,6 @@ pub struct Runtime {
     library: PathBuf,
 }
 
-/// ONNX Runtime's optimizers that do harm here.
-const LEFT_OUT: [&str; 2] = [
-    // It would take what the backward pass computes again for what the forward pass has computed, and keep that.
-    "CommonSubexpressionElimination",
-    // It would look at the numbers of weights in half precision that only a device holds.
-    "FuseFp16InitializerToFp32NodeTransformer",
-];
-
 static RUNTIME: OnceLock<Runtime> = OnceLock::new();
 static LOADING: Mutex<()> = Mutex::new(());
 
@@ -264,10 +256,16 @@ impl Network {
         settings: &RunSettings,
     ) -> ort::Result<Session> {
         let folder = folder.to_string_lossy();
+        // It would take what the backward pass computes again for what the forward pass has computed, and keep that.
+        let mut without = vec!["CommonSubexpressionElimination"];
+        if weights.are_shared() {
+            // It looks at the numbers of weights, which only a device may hold, to round them up for nodes on the CPU.
+            without.push("FuseFp16InitializerToFp32NodeTransformer");
+        }
         let mut builder = runtime
             .session_builder()?
             .with_config_entry("session.model_external_initializers_file_folder_path", &folder)?
-            .with_config_entry("optimization.disable_specified_optimizers", &LEFT_OUT.join(";"))?;
+            .with_config_entry("optimization.disable_specified_optimizers", without.join(";"))?;
         builder = weights.give(builder)?;
         if let Some(threads) = settings.threads {
             builder = builder.with_independent_thread_pool()?.with_intra_threads(threads)?;

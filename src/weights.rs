@@ -109,6 +109,11 @@ impl SharedWeights {
 }
 
 impl Weights {
+    /// Whether there are any that other networks may share.
+    pub(crate) fn are_shared(&self) -> bool {
+        !self.shared.is_empty()
+    }
+
     /// Says to a session that is to be made that these are its weights. They must stay until it is gone.
     pub(crate) fn give(&mut self, mut builder: SessionBuilder) -> ort::Result<SessionBuilder> {
         for (name, tensor) in self.own.drain(..) {
