@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use motionclone_onnx::graph::{Element, Forward, Graph, Layout, cuda, fold, portable, write};
+use motionclone_onnx::graph::fold::{self, Folded};
+use motionclone_onnx::graph::{Element, Forward, Graph, Layout, cuda, portable, write};
 use motionclone_onnx::manifest::{MANIFEST_FILE, Manifest, TOKENIZER_FOLDER, WEIGHTS_FILE};
 use motionclone_onnx::model::config::ControlKind;
 use motionclone_onnx::model::unet3d::{self, UnetShape};
@@ -11,9 +12,10 @@ use motionclone_onnx::model::{clip, sparsectrl};
 use motionclone_onnx::weights::WeightIndex;
 
 use crate::error::{Error, Result};
-use crate::session::{Network, RunSettings, Runtime, half_tensor, own_folders};
+use crate::session::{Network, RunSettings, Runtime, own_folders};
 use crate::settings::Settings;
 use crate::text::Tokenizer;
+use crate::weights::SharedWeights;
 
 /// An opened bundle.
 pub struct Bundle {
@@ -204,22 +206,31 @@ impl Bundle {
         write::to_onnx(&self.graph(key, lowering)?, WEIGHTS_FILE)
     }
 
-    /// A network, ready to run.
+    /// A network's graph as it is loaded, and the tensors that must be given to it besides the weights of the file.
     ///
     /// # Errors
-    /// When a weight is missing or ONNX Runtime refuses the model.
-    pub fn load(&self, runtime: &Runtime, key: &NetworkKey, settings: &RunSettings) -> Result<Network> {
-        let (mut graph, mut folded) = (self.graph(key, settings.lowering)?, Vec::new());
-        if graph.precision == Element::Float16 {
-            let tensors;
-            (graph, tensors) = fold::weights(&graph, self.weights.path())?;
-            for fold::Folded { name, shape, data } in tensors {
-                folded.push((name, half_tensor(shape, data)?));
-            }
-        }
+    /// When a weight is missing or misshapen.
+    pub fn folded(&self, key: &NetworkKey, lowering: Lowering) -> Result<(Graph, Vec<Folded>)> {
+        let graph = self.graph(key, lowering)?;
+        if graph.precision == Element::Float16 { fold::weights(&graph) } else { Ok((graph, Vec::new())) }
+    }
+
+    /// A network, ready to run, with weights that others share.
+    ///
+    /// # Errors
+    /// When a weight is missing, there is no memory for it, or ONNX Runtime refuses the model.
+    pub fn load(
+        &self,
+        runtime: &Runtime,
+        key: &NetworkKey,
+        weights: &SharedWeights,
+        settings: &RunSettings,
+    ) -> Result<Network> {
+        let (graph, folded) = self.folded(key, settings.lowering)?;
+        let weights = weights.weights(&folded, self.weights.path())?;
         let model = write::to_onnx(&graph, WEIGHTS_FILE)?;
         let settings = RunSettings { replay: settings.replay && key.runs_in_steps(), ..settings.clone() };
-        Network::load_with(runtime, &key.name(), &model, &self.folder, folded, &settings)
+        Network::load_with(runtime, &key.name(), &model, &self.folder, weights, &settings)
     }
 }
 

@@ -16,6 +16,7 @@ use crate::kernels;
 use crate::plan::Economy;
 use crate::session::{Cancel, Device, Input, Network, RunSettings, Runtime, tensor};
 use crate::settings::Settings;
+use crate::weights::SharedWeights;
 
 /// What CUDA devices run where an engine's options do not say.
 const CUDA_LOWERING: Lowering = Lowering::Cuda(cuda::Fused::ALL);
@@ -53,6 +54,7 @@ pub struct Engine {
     without_cuda: Option<String>,
     without_kernels: Option<String>,
     networks: HashMap<NetworkKey, Network>,
+    weights: SharedWeights,
     pub(crate) economy: Economy,
 }
 
@@ -104,8 +106,8 @@ impl Engine {
         }
         let without_kernels = leave_out_kernels(&mut run);
         let economy = Economy::least(run.lowering);
-        let networks = HashMap::new();
-        Ok(Self { bundle, runtime, run, device, without_cuda, without_kernels, networks, economy })
+        let (networks, weights) = (HashMap::new(), SharedWeights::new(&run));
+        Ok(Self { bundle, runtime, run, device, without_cuda, without_kernels, networks, weights, economy })
     }
 
     /// What the bundle holds.
@@ -151,7 +153,7 @@ impl Engine {
     /// When a weight is missing or ONNX Runtime refuses the model.
     pub fn network(&mut self, key: &NetworkKey) -> Result<&mut Network> {
         if !self.networks.contains_key(key) {
-            let network = self.bundle.load(self.runtime, key, &self.run)?;
+            let network = self.bundle.load(self.runtime, key, &self.weights, &self.run)?;
             self.networks.insert(key.clone(), network);
         }
         self.networks.get_mut(key).ok_or_else(|| Error::failure("a loaded network is gone"))
@@ -174,7 +176,7 @@ impl Engine {
         networks.into_iter().map(|(key, network)| Ok((key.name(), network.end_profile()?))).collect()
     }
 
-    /// Frees every loaded network that is not named.
+    /// Frees every loaded network that is not named, with the weights that no other shares.
     pub fn keep(&mut self, keys: &[NetworkKey]) {
         self.networks.retain(|key, _| keys.contains(key));
     }

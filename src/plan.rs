@@ -1,8 +1,10 @@
 //! How much memory a job takes, and what is done to keep it within a budget.
 
+use std::collections::HashSet;
+
 use motionclone_onnx::graph::{Forward, memory};
 
-use crate::bundle::{Lowering, NetworkKey};
+use crate::bundle::{Bundle, Lowering, NetworkKey};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::session::gigabytes;
@@ -113,12 +115,57 @@ impl Engine {
     fn peak(&self, settings: &Settings, economy: Economy) -> Result<u64> {
         let mut peak = 0;
         for part in self.parts(settings, economy) {
-            let mut total = 0;
-            for key in part {
-                total += memory::predict(&self.bundle().graph(&key, self.lowering())?).total();
-            }
-            peak = peak.max(total);
+            peak = peak.max(together(self.bundle(), &part, self.lowering())?);
         }
         Ok(peak + if self.on_cuda() { CUDA } else { 0 })
+    }
+}
+
+/// Bytes of networks that are there at once. A weight that several share is there once.
+fn together(bundle: &Bundle, keys: &[NetworkKey], lowering: Lowering) -> Result<u64> {
+    let (mut total, mut shared) = (0, HashSet::new());
+    for key in keys {
+        let (graph, folded) = bundle.folded(key, lowering)?;
+        let there = folded.into_iter().filter(|tensor| tensor.shareable && !shared.insert(tensor.name.clone()));
+        total += memory::predict(&graph).total() - there.map(|tensor| tensor.length()).sum::<u64>();
+    }
+    Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use motionclone_onnx::graph::cuda::Fused;
+
+    use super::*;
+
+    #[test]
+    fn what_networks_share_is_counted_once() {
+        let bundle = Bundle::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("onnx/demo/bundle")).unwrap();
+        let settings = Settings::new(&bundle.manifest.defaults, "");
+        let keys = |lowering| {
+            let shape = bundle.unet_shape(&settings, None, lowering);
+            let guided = NetworkKey::Guided(shape.clone(), settings.blocks.clone(), Forward::Recomputed);
+            [guided, NetworkKey::Denoiser(shape)]
+        };
+        let bytes = |keys: &[NetworkKey], lowering| together(&bundle, keys, lowering).unwrap();
+
+        let lowering = Lowering::Cuda(Fused::ALL);
+        let [guided, denoiser] = keys(lowering);
+        let alone = bytes(std::slice::from_ref(&denoiser), lowering);
+        let both = bytes(&[guided.clone(), denoiser.clone()], lowering);
+        let more = both - bytes(&[guided], lowering);
+        let memory = memory::predict(&bundle.folded(&denoiser, lowering).unwrap().0);
+        println!("the denoiser alone takes {alone} bytes, beside the guided network {more}");
+        assert_eq!(alone, memory.total());
+        // Only what is too small to share, or kept in full precision, comes twice.
+        assert!(more >= memory.activations && more - memory.activations < memory.weights / 5, "{more} {memory:?}");
+        // The same network twice brings nothing new to share.
+        assert_eq!(bytes(&[denoiser.clone(), denoiser], lowering), alone + more);
+
+        let portable = keys(Lowering::Portable);
+        let sum: u64 = portable.iter().map(|key| bytes(std::slice::from_ref(key), Lowering::Portable)).sum();
+        assert_eq!(bytes(&portable, Lowering::Portable), sum);
     }
 }

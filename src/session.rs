@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::kernels;
 use crate::replay::Replay;
 use crate::sync::lock;
+use crate::weights::Weights;
 
 /// Where networks run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -184,6 +185,8 @@ pub struct Network {
     /// Before the session, which it belongs to.
     replay: Option<Replay>,
     session: Session,
+    /// What the session reads, until it is gone.
+    _weights: Weights,
     name: String,
     /// After which runs memory that is not used any more goes back to the device.
     shrink: Shrink,
@@ -219,7 +222,7 @@ impl Network {
     /// # Errors
     /// When ONNX Runtime refuses it.
     pub fn load(runtime: &Runtime, name: &str, model: &[u8], folder: &Path, settings: &RunSettings) -> Result<Self> {
-        Self::load_with(runtime, name, model, folder, Vec::new(), settings)
+        Self::load_with(runtime, name, model, folder, Weights::default(), settings)
     }
 
     /// The same, with tensors that take the place of weights of their names.
@@ -231,37 +234,40 @@ impl Network {
         name: &str,
         model: &[u8],
         folder: &Path,
-        weights: Vec<(String, DynValue)>,
+        mut weights: Weights,
         settings: &RunSettings,
     ) -> Result<Self> {
         let failed =
             |e: ort::Error| failure(&format!("cannot load the {name} network"), &e.to_string(), settings.budget);
-        let session = Self::session(runtime, model, folder, weights, settings).map_err(failed)?;
+        let session = Self::session(runtime, model, folder, &mut weights, settings).map_err(failed)?;
         let replay = settings.cuda.filter(|_| settings.replay);
         let replay = replay.map(|device| Replay::new(&session, device)).transpose().map_err(failed)?;
         let device = settings.cuda.map_or_else(|| "cpu:0".into(), |device| format!("gpu:{device}"));
         let (cuda, budget) = (settings.cuda.is_some(), settings.budget.is_some());
         // Within a budget, the CPU's memory goes back at once.
         let shrink = Shrink { device, always: cuda && budget, first: cuda || !budget };
-        Ok(Self { replay, session, name: name.into(), shrink, budget: settings.budget })
+        Ok(Self { replay, session, _weights: weights, name: name.into(), shrink, budget: settings.budget })
     }
 
     fn session(
         runtime: &Runtime,
         model: &[u8],
         folder: &Path,
-        weights: Vec<(String, DynValue)>,
+        weights: &mut Weights,
         settings: &RunSettings,
     ) -> ort::Result<Session> {
         let folder = folder.to_string_lossy();
+        // It would take what the backward pass computes again for what the forward pass has computed, and keep that.
+        let mut without = vec!["CommonSubexpressionElimination"];
+        if weights.are_shared() {
+            // It looks at the numbers of weights, which only a device may hold, to round them up for nodes on the CPU.
+            without.push("FuseFp16InitializerToFp32NodeTransformer");
+        }
         let mut builder = runtime
             .session_builder()?
             .with_config_entry("session.model_external_initializers_file_folder_path", &folder)?
-            // It would take what the backward pass computes again for what the forward pass has computed, and keep that.
-            .with_config_entry("optimization.disable_specified_optimizers", "CommonSubexpressionElimination")?;
-        for (name, tensor) in weights {
-            builder = builder.with_external_initializer(name, tensor)?;
-        }
+            .with_config_entry("optimization.disable_specified_optimizers", without.join(";"))?;
+        builder = weights.give(builder)?;
         if let Some(threads) = settings.threads {
             builder = builder.with_independent_thread_pool()?.with_intra_threads(threads)?;
         }
@@ -369,7 +375,7 @@ impl Network {
 }
 
 /// A failure of ONNX Runtime, told as what can be done where memory did not suffice.
-fn failure(what: &str, message: &str, budget: Option<u64>) -> Error {
+pub(crate) fn failure(what: &str, message: &str, budget: Option<u64>) -> Error {
     // How its arena, the C++ library, CUDA, cuBLAS and cuDNN say it.
     const SIGNS: [&str; 7] = [
         "Failed to allocate memory",
@@ -439,15 +445,6 @@ pub fn tensor(array: ArrayD<f32>, settings: &RunSettings) -> Result<DynValue> {
         Some(device) => Ok(tensor.to(AllocationDevice::CUDA, device).unwrap_or(tensor).into_dyn()),
         None => Ok(tensor.into_dyn()),
     }
-}
-
-/// A tensor of half precision in the host's memory.
-///
-/// # Errors
-/// When the numbers are not as many as the shape says.
-pub fn half_tensor(shape: Vec<usize>, data: Vec<half::f16>) -> Result<DynValue> {
-    let failed = |e: ort::Error| Error::failure(format!("cannot make a tensor: {e}"));
-    Ok(Tensor::from_array((shape, data)).map_err(failed)?.into_dyn())
 }
 
 #[cfg(test)]

@@ -21,7 +21,8 @@ use motionclone::onnx::model::sparsectrl;
 use motionclone::onnx::model::unet3d::{self, UnetShape};
 use motionclone::onnx::model::vae::{self, VaeShape};
 use motionclone::random::CpuGenerator;
-use motionclone::session::{Cancel, Input, Network, RunSettings, Runtime, half_tensor};
+use motionclone::session::{Cancel, Input, Network, RunSettings, Runtime};
+use motionclone::weights::SharedWeights;
 use ndarray::{ArrayD, IxDyn};
 
 const FIRST: [usize; 4] = [0, 3, 1, 2];
@@ -203,14 +204,14 @@ fn norm(g: &mut Graph, groups: usize, epsilon: f32, silu: bool, x: Value, scale:
 fn run(graph: &Graph, folder: &Path, inputs: &BTreeMap<String, ArrayD<f32>>) -> BTreeMap<String, ArrayD<f32>> {
     let file = folder.join(WEIGHTS_FILE);
     let (graph, tensors) = if graph.precision == Element::Float16 && file.exists() {
-        fold::weights(graph, &file).unwrap()
+        fold::weights(graph).unwrap()
     } else {
         (graph.clone(), Vec::new())
     };
-    let weights = tensors.into_iter().map(|t| (t.name, half_tensor(t.shape, t.data).unwrap())).collect();
     let model = write::to_onnx(&graph, WEIGHTS_FILE).unwrap();
     let runtime = Runtime::load(None).unwrap();
     let settings = RunSettings::default();
+    let weights = SharedWeights::new(&settings).weights(&tensors, &file).unwrap();
     let mut network = Network::load_with(runtime, &graph.name, &model, folder, weights, &settings).unwrap();
     let wanted: Vec<String> = graph.inputs().iter().map(|v| graph.info(*v).name.clone()).collect();
     let given: Vec<(&str, Input)> =

@@ -1,10 +1,11 @@
-//! The CUDA driver's library, loaded where ONNX Runtime computes on a CUDA device: programs, and launching them.
+//! The CUDA driver's library, loaded where ONNX Runtime computes on a CUDA device: programs, launching them, and memory.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::ptr::{null, null_mut};
 use std::sync::{Mutex, OnceLock};
 
+use half::f16;
 use libloading::Library;
 use motionclone_onnx::kernels::{Kernel, Kernels};
 
@@ -65,6 +66,10 @@ struct Driver {
         *mut *mut c_void,
         *mut *mut c_void,
     ) -> c_int,
+    allocate: unsafe extern "system" fn(*mut u64, usize) -> c_int,
+    free: unsafe extern "system" fn(u64) -> c_int,
+    copy_to_device: unsafe extern "system" fn(u64, *const c_void, usize) -> c_int,
+    wait: unsafe extern "system" fn(*mut c_void) -> c_int,
     /// Keeps the functions in memory.
     _library: Library,
 }
@@ -92,6 +97,10 @@ impl Driver {
             function: symbol!(b"cuModuleGetFunction\0"),
             set_attribute: symbol!(b"cuFuncSetAttribute\0"),
             launch: symbol!(b"cuLaunchKernel\0"),
+            allocate: symbol!(b"cuMemAlloc_v2\0"),
+            free: symbol!(b"cuMemFree_v2\0"),
+            copy_to_device: symbol!(b"cuMemcpyHtoD_v2\0"),
+            wait: symbol!(b"cuStreamSynchronize\0"),
             _library: library,
         })
     }
@@ -118,6 +127,8 @@ pub struct Card {
     /// Bytes of shared memory that a block may ask for.
     shared: u32,
     programs: Mutex<HashMap<(String, String), Program>>,
+    /// Why kernels do not run on it, once that was asked.
+    refused: OnceLock<Option<Error>>,
 }
 
 /// A kernel that is ready to run.
@@ -129,21 +140,31 @@ pub struct Program {
 }
 
 impl Card {
-    /// The card that CUDA counts as `number`, where the kernels run on it.
+    /// The card that CUDA counts as `number`.
     ///
     /// # Errors
-    /// Why they do not.
+    /// When the driver does not load, or there is no such card.
     pub fn get(number: i32) -> Result<&'static Self> {
         static CARDS: OnceLock<Mutex<HashMap<i32, &'static Card>>> = OnceLock::new();
         let mut cards = lock(CARDS.get_or_init(Mutex::default));
         if let Some(card) = cards.get(&number) {
             return Ok(card);
         }
-        let card = Self::open(number)?;
-        card.check()?;
-        let card: &'static Self = Box::leak(Box::new(card));
+        let card: &'static Self = Box::leak(Box::new(Self::open(number)?));
         cards.insert(number, card);
         Ok(card)
+    }
+
+    /// The same, where the kernels run on it.
+    ///
+    /// # Errors
+    /// Why they do not.
+    pub fn with_kernels(number: i32) -> Result<&'static Self> {
+        let card = Self::get(number)?;
+        match card.refused.get_or_init(|| card.check().err()) {
+            Some(reason) => Err(Error::failure(reason.to_string())),
+            None => Ok(card),
+        }
     }
 
     fn open(number: i32) -> Result<Self> {
@@ -163,20 +184,29 @@ impl Card {
         let (major, minor) = (attribute(CAPABILITY_MAJOR)?, attribute(CAPABILITY_MINOR)?);
         let shared = attribute(MAX_SHARED_MEMORY_PER_BLOCK)?;
         let capability = 10 * major + minor;
-        if capability < OLDEST {
-            return Err(Error::failure(format!(
-                "it has compute capability {major}.{minor}, the kernels take {}.{} or newer",
-                OLDEST / 10,
-                OLDEST % 10
-            )));
-        }
         // SAFETY: as above. The context is never given back, so it stays for all that follows.
         driver.check("taking its context", unsafe { (driver.retain_context)(&mut context, device) })?;
-        Ok(Self { driver, context: Handle(context), capability, shared, programs: Mutex::default() })
+        Ok(Self {
+            driver,
+            context: Handle(context),
+            capability,
+            shared,
+            programs: Mutex::default(),
+            refused: OnceLock::new(),
+        })
     }
 
     /// Makes the smallest program, to know that the driver takes what the kernels are written in.
     fn check(&self) -> Result<()> {
+        if self.capability < OLDEST {
+            return Err(Error::failure(format!(
+                "it has compute capability {}.{}, the kernels take {}.{} or newer",
+                self.capability / 10,
+                self.capability % 10,
+                OLDEST / 10,
+                OLDEST % 10
+            )));
+        }
         let all = Kernels::carried()?.all().iter().filter(|kernel| kernel.runs_on(self.capability));
         all.min_by_key(|kernel| kernel.ptx.len()).map_or(Ok(()), |kernel| self.make(kernel).map(drop))
     }
@@ -248,6 +278,48 @@ impl Card {
     }
 }
 
+/// Memory of a card, freed when dropped.
+pub struct DeviceMemory {
+    card: &'static Card,
+    address: u64,
+}
+
+impl DeviceMemory {
+    /// Memory that holds a copy of `numbers`, of which there is at least one.
+    ///
+    /// # Errors
+    /// When the card has no memory left.
+    pub fn holding(card: &'static Card, numbers: &[f16]) -> Result<Self> {
+        let (driver, length) = (&card.driver, size_of_val(numbers));
+        let mut address = 0;
+        card.enter()?;
+        // SAFETY: as in `Card::open`.
+        driver.check("taking memory of the card", unsafe { (driver.allocate)(&mut address, length) })?;
+        let memory = Self { card, address };
+        // SAFETY: both places are as long as is said, the card's was just allocated.
+        let status = unsafe { (driver.copy_to_device)(address, numbers.as_ptr().cast(), length) };
+        driver.check("copying to the card", status)?;
+        // SAFETY: null is the stream that copies go by. ONNX Runtime's streams do not wait for it by themselves.
+        driver.check("copying to the card", unsafe { (driver.wait)(null_mut()) })?;
+        Ok(memory)
+    }
+
+    /// Where it lies, as the card counts.
+    pub fn address(&self) -> *mut c_void {
+        std::ptr::with_exposed_provenance_mut(self.address as usize)
+    }
+}
+
+impl Drop for DeviceMemory {
+    fn drop(&mut self) {
+        // Where that fails there is no card any more, whose memory could be freed.
+        if self.card.enter().is_ok() {
+            // SAFETY: the address came from the driver and is given back once. The driver waits for work that reads it.
+            unsafe { (self.card.driver.free)(self.address) };
+        }
+    }
+}
+
 impl Target for &'static Card {
     type Program = Program;
 
@@ -293,7 +365,7 @@ mod tests {
 
     #[test]
     fn where_there_is_no_driver_the_kernels_say_so() {
-        match Card::get(0) {
+        match Card::with_kernels(0) {
             Ok(card) => assert!(card.capability >= super::OLDEST),
             Err(e) => {
                 let message = e.to_string();

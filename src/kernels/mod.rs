@@ -19,7 +19,7 @@ use ort::operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorDom
 use ort::value::{DynTensorValueType, Shape, TensorElementType, ValueType};
 
 use crate::error::Result;
-use driver::Card;
+pub(crate) use driver::{Card, DeviceMemory};
 
 /// Where kernels run.
 trait Target: Clone + Send + Sync + 'static {
@@ -43,7 +43,7 @@ pub(crate) fn usable(device: i32, fused: Fused) -> (Fused, Option<String>) {
     if !fused.has_kernels() {
         return (fused, None);
     }
-    match Card::get(device).and_then(Card::too_large) {
+    match Card::with_kernels(device).and_then(Card::too_large) {
         Err(reason) => (fused.without_kernels(), Some(reason.to_string())),
         Ok(large) => {
             let rest = large.iter().fold(fused, |fused, (name, _)| fused.without_kernel(name));
@@ -57,7 +57,7 @@ pub(crate) fn usable(device: i32, fused: Fused) -> (Fused, Option<String>) {
 /// # Errors
 /// When the kernels do not run there, or ONNX Runtime does not take an operator.
 pub(crate) fn operators(device: i32) -> ort::Result<OperatorDomain> {
-    operators_on(Card::get(device).map_err(told)?)
+    operators_on(Card::with_kernels(device).map_err(told)?)
 }
 
 fn operators_on<T: Target>(target: T) -> ort::Result<OperatorDomain> {
