@@ -24,7 +24,7 @@ import variants
 HERE = pathlib.Path(__file__).parent
 SOURCES = ["kernels.py", "variants.py"]
 PTX_VERSION = 80  # CUDA 12.0's, so that every driver that ONNX Runtime's CUDA build runs on knows it
-FLOAT32 = {"lse", "delta", "partial", "sums", "beta"}
+FLOAT32 = {"attention": {"lse", "delta"}, "group": {"partial", "sums", "gamma", "beta"}}
 COUNTS = {"n", "m", "heads", "rows", "width", "positions", "groups"}
 
 
@@ -34,7 +34,7 @@ def kind(kernel, name):
         return "fp32"
     if name in COUNTS:
         return "i32"
-    full = name in FLOAT32 or (name == "gamma" and kernel.startswith("group"))
+    full = name in FLOAT32.get(kernel.split("_")[0], ())
     return "*fp32" if full else "*fp16"
 
 
