@@ -203,7 +203,7 @@ impl Bundle {
     /// # Errors
     /// When a weight is missing or misshapen.
     pub fn model(&self, key: &NetworkKey, lowering: Lowering) -> Result<Vec<u8>> {
-        write::to_onnx(&self.graph(key, lowering)?, WEIGHTS_FILE)
+        write::to_onnx(&self.graph(key, lowering)?, WEIGHTS_FILE, write::Shapes::Known)
     }
 
     /// A network's graph as it is loaded, and the tensors that must be given to it besides the weights of the file.
@@ -228,7 +228,8 @@ impl Bundle {
     ) -> Result<Network> {
         let (graph, folded) = self.folded(key, settings.lowering)?;
         let weights = weights.weights(&folded, self.weights.path())?;
-        let model = write::to_onnx(&graph, WEIGHTS_FILE)?;
+        let shapes = if settings.lowering == Lowering::Portable { write::Shapes::Known } else { write::Shapes::Open };
+        let model = write::to_onnx(&graph, WEIGHTS_FILE, shapes)?;
         let settings = RunSettings { replay: settings.replay && key.runs_in_steps(), ..settings.clone() };
         Network::load_with(runtime, &key.name(), &model, &self.folder, weights, &settings)
     }

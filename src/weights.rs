@@ -169,7 +169,7 @@ mod tests {
     }
 
     fn load(graph: &Graph, folder: &Path, weights: Weights) -> Result<Network> {
-        let model = write::to_onnx(graph, FILE)?;
+        let model = write::to_onnx(graph, FILE, write::Shapes::Known)?;
         let settings = RunSettings { threads: Some(1), ..Default::default() };
         Network::load_with(Runtime::load(None)?, "products", &model, folder, weights, &settings)
     }

@@ -208,7 +208,7 @@ fn run(graph: &Graph, folder: &Path, inputs: &BTreeMap<String, ArrayD<f32>>) -> 
     } else {
         (graph.clone(), Vec::new())
     };
-    let model = write::to_onnx(&graph, WEIGHTS_FILE).unwrap();
+    let model = write::to_onnx(&graph, WEIGHTS_FILE, write::Shapes::Known).unwrap();
     let runtime = Runtime::load(None).unwrap();
     let settings = RunSettings::default();
     let weights = SharedWeights::new(&settings).weights(&tensors, &file).unwrap();

@@ -12,7 +12,7 @@ const STEP: f32 = 1e-2;
 type Build = dyn Fn(&mut Graph, &[Value]) -> Result<Value>;
 
 fn load(graph: &Graph) -> Network {
-    let model = write::to_onnx(&portable::lower(graph).unwrap(), "").unwrap();
+    let model = write::to_onnx(&portable::lower(graph).unwrap(), "", write::Shapes::Known).unwrap();
     let runtime = Runtime::load(None).unwrap();
     Network::load(runtime, &graph.name, &model, std::path::Path::new("."), &RunSettings::default()).unwrap()
 }

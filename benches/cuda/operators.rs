@@ -222,7 +222,7 @@ fn author(case: &Case, precision: Element, layout: Layout) -> Result<Graph> {
 }
 
 fn run(graph: &Graph, settings: &RunSettings, inputs: &[(&str, &ArrayD<f32>)]) -> Result<[ArrayD<f32>; 2]> {
-    let model = write::to_onnx(graph, "")?;
+    let model = write::to_onnx(graph, "", write::Shapes::Known)?;
     let mut network = Network::load(Runtime::load(None)?, &graph.name, &model, Path::new("."), settings)?;
     let inputs: Vec<(&str, Input)> = inputs.iter().map(|(name, array)| (*name, Input::Array(array))).collect();
     let outputs = network.run(&inputs, &Cancel::default())?;

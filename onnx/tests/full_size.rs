@@ -42,7 +42,7 @@ fn weights(folder: &Path) -> WeightIndex {
             header.insert(format!("{prefix}{name}"), entry);
         }
     }
-    let path = folder.join("weights.safetensors");
+    let path = folder.join("weights.safetensors", write::Shapes::Open);
     let header = serde_json::to_vec(&header).unwrap();
     let mut file = std::fs::File::create(&path).unwrap();
     file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
@@ -92,7 +92,10 @@ fn shape(control: Option<ControlKind>) -> UnetShape {
 /// Lowers and writes a graph; the sizes of its nodes' outputs that are over the limit.
 fn too_large(graph: &Graph) -> Vec<String> {
     let graph = portable::lower(graph).unwrap();
-    assert!(write::to_onnx(&graph, "weights.safetensors").unwrap().len() < 64 << 20, "constants belong into files");
+    assert!(
+        write::to_onnx(&graph, "weights.safetensors", write::Shapes::Open).unwrap().len() < 64 << 20,
+        "constants belong into files"
+    );
     let mut large = Vec::new();
     for node in graph.live_nodes() {
         for output in &node.outputs {
@@ -203,7 +206,7 @@ fn every_gradient_that_has_a_kernel_uses_it() {
         let guided = unet3d::guided(&weights, &unet(2), &shape, &blocks, Forward::Recomputed).unwrap();
         let count = |fused: cuda::Fused| {
             let lowered = cuda::lower(&guided, fused).unwrap();
-            write::to_onnx(&lowered, "weights.safetensors").unwrap();
+            write::to_onnx(&lowered, "weights.safetensors", write::Shapes::Open).unwrap();
             let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
             for node in lowered.live_nodes() {
                 *counts.entry(node.op.name()).or_default() += 1;

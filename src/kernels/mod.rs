@@ -16,7 +16,7 @@ use motionclone_onnx::graph::cuda::Fused;
 use motionclone_onnx::graph::kernel::{SIGNATURES, Signature};
 use motionclone_onnx::graph::write::KERNEL_DOMAIN;
 use ort::operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput};
-use ort::value::{DynTensorValueType, Shape, TensorElementType, ValueType};
+use ort::value::{DynTensorValueType, Shape, TensorElementType};
 
 use crate::error::Result;
 pub(crate) use driver::{Card, DeviceMemory};
@@ -103,6 +103,12 @@ impl<T: Target> Operator for KernelOperator<T> {
         let integers = integers.into_iter().map(i32::try_from).collect::<Result<Vec<_>, _>>();
         // ONNX Runtime gives no list that is empty.
         let floats: Vec<f32> = node.get("floats").unwrap_or_default();
+        let outputs = (0..self.signature.outputs.len()).map(|at| {
+            let name = format!("output_{at}");
+            let shape: Vec<i64> = node.get(&name).ok_or_else(|| missing(&name))?;
+            Ok(Shape::new(shape))
+        });
+        let outputs = outputs.collect::<ort::Result<Vec<Shape>>>()?;
         let tensors = self.signature.inputs.len() + self.signature.outputs.len();
         let mut parameters = vec![0; tensors];
         parameters.extend(integers.map_err(|_| missing("integers"))?.into_iter().map(|n| u64::from(n.cast_unsigned())));
@@ -114,19 +120,10 @@ impl<T: Target> Operator for KernelOperator<T> {
             target: self.target.clone(),
             grid: grid.try_into().map_err(|_| missing("grid"))?,
             inputs: self.signature.inputs.len(),
-            outputs: output_shapes(node)?,
+            outputs,
             parameters,
         })
     }
-}
-
-/// The shapes that the graph gives the outputs, which are known for every value of it.
-fn output_shapes(node: &KernelContext) -> ort::Result<Vec<Shape>> {
-    let shape = |outlet: ort::value::Outlet| match outlet.dtype() {
-        ValueType::Tensor { shape, .. } if shape.iter().all(|length| *length > 0) => Ok(shape.clone()),
-        other => Err(ort::Error::new(format!("output '{}' has no fixed shape: {other:?}", outlet.name()))),
-    };
-    node.outputs()?.into_iter().map(shape).collect()
 }
 
 /// A node, ready to run.

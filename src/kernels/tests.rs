@@ -71,7 +71,7 @@ fn geglu_gradient(parameters: &[u64]) {
 }
 
 fn session(g: &Graph, notes: &Notes) -> ort::Result<Session> {
-    let model = write::to_onnx(g, "").unwrap();
+    let model = write::to_onnx(g, "", write::Shapes::Open).unwrap();
     let runtime = Runtime::load(None).unwrap();
     runtime.session_builder()?.with_operators(operators_on(notes.clone())?)?.commit_from_memory(&model)
 }

@@ -1,6 +1,6 @@
 //! Writes a lowered graph as an ONNX model. Weights stay in the bundle's file: the model names offset and length.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use prost::Message;
 
@@ -20,19 +20,35 @@ const OPSET: i64 = 20;
 /// The domain of ONNX Runtime's own operators, all in its version 1.
 const RUNTIME_DOMAIN: &str = "com.microsoft";
 /// The domain of the project's own operators, all in its version 1. What a node of it is launched with stands in its
-/// attributes: the kernel's `variant`, the `grid` of blocks, and `integers` and `floats` that follow the tensors.
+/// attributes: the kernel's `variant`, the `grid` of blocks, `integers` and `floats` that follow the tensors, and the
+/// outputs' shapes, `output_0` and so on.
 pub const KERNEL_DOMAIN: &str = "motionclone";
+
+/// Whether a model's file says what shapes the values inside it have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shapes {
+    /// It does.
+    Known,
+    /// The shapes that activations are given are inputs of the graph with a default, so that ONNX Runtime does not know
+    /// the shapes of most values before it runs.
+    ///
+    /// Where it does, it lets a value take the place of an earlier one of the same shape that nothing reads any more, and
+    /// keeps the place for it all the while between, from the forward pass to the backward pass: more than twice the
+    /// memory. But it takes long to load a graph of ten thousand nodes in this way.
+    Open,
+}
 
 /// The model's bytes. `weights` is the weight file's name, relative to the model's folder.
 ///
 /// # Errors
 /// When the graph holds an operation that a lowering should have rewritten.
-pub fn to_onnx(graph: &Graph, weights: &str) -> Result<Vec<u8>> {
+pub fn to_onnx(graph: &Graph, weights: &str, shapes: Shapes) -> Result<Vec<u8>> {
     let mut graph = graph.clone();
     let nodes: Vec<Node> = memory::file_order(&graph).into_iter().cloned().collect();
     let mut protos = Vec::new();
+    let mut open = OpenShapes::new(&graph, &nodes, shapes);
     for (index, node) in nodes.iter().enumerate() {
-        protos.push(node_proto(&mut graph, node, index)?);
+        protos.push(node_proto(&mut graph, node, index, &mut open)?);
     }
     let names = output_names(&graph)?;
     for (from, to) in &names.copies {
@@ -52,18 +68,20 @@ pub fn to_onnx(graph: &Graph, weights: &str) -> Result<Vec<u8>> {
         }
     }
     let used: HashSet<&str> = protos.iter().flat_map(|n| n.input.iter().map(String::as_str)).collect();
-    let made: HashSet<&str> = protos.iter().flat_map(|n| n.output.iter().map(String::as_str)).collect();
-    let outputs: HashSet<&str> = graph.outputs().iter().map(|(name, _)| name.as_str()).collect();
     let initializer = graph
         .values()
         .filter(|(_, info)| used.contains(info.name.as_str()))
         .filter_map(|(_, info)| tensor_proto(info, weights))
         .collect();
+    let made: HashSet<&str> = protos.iter().flat_map(|n| n.output.iter().map(String::as_str)).collect();
+    let outputs: HashSet<&str> = graph.outputs().iter().map(|(name, _)| name.as_str()).collect();
     let value_info = graph
         .values()
+        .filter(|_| shapes == Shapes::Known)
         .filter(|(_, info)| made.contains(info.name.as_str()) && !outputs.contains(info.name.as_str()))
         .map(|(_, info)| value_info_proto(&info.name, info))
         .collect();
+    let inputs = graph.inputs().iter().copied().chain(open.shapes.into_values());
     let mut opset_import = vec![OperatorSetIdProto { domain: String::new(), version: OPSET }];
     for own in [RUNTIME_DOMAIN, KERNEL_DOMAIN] {
         if nodes.iter().any(|node| domain(&node.op) == own) {
@@ -77,7 +95,7 @@ pub fn to_onnx(graph: &Graph, weights: &str) -> Result<Vec<u8>> {
         graph: Some(GraphProto {
             name: graph.name.clone(),
             initializer,
-            input: graph.inputs().iter().map(|v| value_info_proto(&graph.info(*v).name, graph.info(*v))).collect(),
+            input: inputs.map(|v| value_info_proto(&graph.info(v).name, graph.info(v))).collect(),
             output: graph.outputs().iter().map(|(name, v)| value_info_proto(name, graph.info(*v))).collect(),
             value_info,
             node: protos,
@@ -85,6 +103,47 @@ pub fn to_onnx(graph: &Graph, weights: &str) -> Result<Vec<u8>> {
         opset_import,
     };
     Ok(model.encode_to_vec())
+}
+
+/// The shapes that are inputs of the graph with a default.
+struct OpenShapes {
+    /// What is given shapes that are known: with open ones, what depends on no input and is computed on loading.
+    fixed: HashSet<Value>,
+    shapes: BTreeMap<Vec<usize>, Value>,
+}
+
+impl OpenShapes {
+    fn new(graph: &Graph, nodes: &[Node], shapes: Shapes) -> Self {
+        if shapes == Shapes::Known {
+            let fixed = graph.values().map(|(value, _)| value).collect();
+            return Self { fixed, shapes: BTreeMap::new() };
+        }
+        let mut fixed: HashSet<Value> = graph
+            .values()
+            .filter(|(_, info)| matches!(info.origin, Origin::Weight(_) | Origin::Constant(_)))
+            .map(|(value, _)| value)
+            .collect();
+        for node in nodes {
+            if node.inputs.iter().all(|value| fixed.contains(value)) {
+                fixed.extend(&node.outputs);
+            }
+        }
+        Self { fixed, shapes: BTreeMap::new() }
+    }
+
+    /// What a node that reshapes `x` reads its shape from.
+    fn shape(&mut self, graph: &mut Graph, x: Value, shape: &[usize]) -> Result<Value> {
+        let numbers: Vec<i64> = shape.iter().map(|n| *n as i64).collect();
+        if self.fixed.contains(&x) {
+            return graph.constant_int64(&numbers);
+        }
+        if let Some(there) = self.shapes.get(shape) {
+            return Ok(*there);
+        }
+        let value = graph.constant_int64(&numbers)?;
+        self.shapes.insert(shape.to_vec(), value);
+        Ok(value)
+    }
 }
 
 struct OutputNames {
@@ -115,7 +174,7 @@ fn output_names(graph: &Graph) -> Result<OutputNames> {
     Ok(names)
 }
 
-fn node_proto(graph: &mut Graph, node: &Node, index: usize) -> Result<NodeProto> {
+fn node_proto(graph: &mut Graph, node: &Node, index: usize, open: &mut OpenShapes) -> Result<NodeProto> {
     let mut inputs = node.inputs.clone();
     let mut attribute = Vec::new();
     let op_type = match &node.op {
@@ -133,7 +192,7 @@ fn node_proto(graph: &mut Graph, node: &Node, index: usize) -> Result<NodeProto>
             node.op.name()
         }
         Op::Reshape(shape) => {
-            inputs.push(graph.constant_int64(&shape.iter().map(|n| *n as i64).collect::<Vec<_>>())?);
+            inputs.push(open.shape(graph, inputs[0], shape)?);
             "Reshape"
         }
         Op::Transpose(axes) => {
@@ -230,6 +289,9 @@ fn node_proto(graph: &mut Graph, node: &Node, index: usize) -> Result<NodeProto>
         }
         Op::Kernel(op) => {
             attribute.extend(launch(graph, op, &inputs)?);
+            for (at, output) in node.outputs.iter().enumerate() {
+                attribute.push(ints(&format!("output_{at}"), graph.shape(*output).iter().map(|n| *n as i64)));
+            }
             node.op.name()
         }
         Op::Resize { .. } | Op::NhwcResize { .. } => {
