@@ -530,6 +530,20 @@ fn only_channels_last_is_taken() {
 }
 
 #[test]
+fn tensors_that_kernels_cannot_count_are_refused() {
+    let lower = |rows: usize| {
+        let mut g = Graph::new("g", Element::Float16, Layout::ChannelsLast);
+        let x = g.input("x", Element::Float16, &[rows, 1 << 16]);
+        let y = g.silu(x).unwrap();
+        g.output("y", y);
+        cuda::lower(&g, Fused::ALL)
+    };
+    assert!(lower((1 << 15) - 1).is_ok());
+    let message = lower(1 << 15).unwrap_err().to_string();
+    assert!(message.contains("2147483648 numbers") && message.contains("fewer frames"), "{message}");
+}
+
+#[test]
 fn keys_of_both_lowerings_name_their_precision() {
     let folder = tempfile::tempdir().unwrap();
     let bundle = bundle(folder.path());

@@ -21,7 +21,10 @@ type Off = fn(&mut Fused);
 
 /// The names that operators have in messages, and what turns each off. Own kernels come first: the names of other
 /// operators are parts of theirs.
-const FAMILIES: [(&str, Off); 17] = [
+const FAMILIES: [(&str, Off); 20] = [
+    ("SumLayerNorm", |f| f.sums = false),
+    ("FusedLayerNorm", |f| f.sums = false),
+    ("ResidualSum", |f| f.sums = false),
     ("TemporalAttention", |f| f.temporal_attention = false),
     ("AttentionStatistics", |f| f.attention_gradient = false),
     ("AttentionQueryGradient", |f| f.attention_gradient = false),

@@ -8,7 +8,7 @@ use motionclone::onnx::graph::gradient::{Forward, gradient};
 use motionclone::onnx::graph::{Element, Graph, Layout, Op, Value, portable, write};
 use motionclone::random::CpuGenerator;
 use motionclone::session::{Cancel, Input, Network, RunSettings, Runtime};
-use motionclone::{Result, bundle::Lowering};
+use motionclone::{Error, Result, bundle::Lowering};
 use ndarray::ArrayD;
 
 use crate::agreement::{cosine, drawn, relative};
@@ -17,8 +17,10 @@ use crate::device::Way;
 /// Errors over this are a mistake and no rounding.
 const BOUND: f64 = 2e-2;
 
-/// The names of the project's own kernels, a family each: attention over frames, over positions, norms, GEGLU.
-const KERNELS: [&str; 4] = ["TemporalAttention", "AttentionStatistics", "NormGradient", "GegluGradient"];
+/// The names of the project's own kernels, a family each: attention over frames, over positions, sums with norms, gradients
+/// of norms, GEGLU.
+const KERNELS: [&str; 5] =
+    ["TemporalAttention", "AttentionStatistics", "SumLayerNorm", "NormGradient", "GegluGradient"];
 
 /// Weights with the same numbers in every graph.
 struct Draw(u64);
@@ -122,9 +124,32 @@ fn feed_forward(width: usize) -> impl Fn(&mut Graph, &mut Draw, Value) -> Result
     }
 }
 
+/// As in a motion module: a residual sum, its norm, and what tells frames apart.
+fn placed_norm(g: &mut Graph, draw: &mut Draw, x: Value) -> Result<Value> {
+    let (frames, channels) = (g.shape(x)[1], g.shape(x)[2]);
+    let h = linear(g, draw, channels, x)?;
+    let sum = g.add(h, x)?;
+    let normal = layer_norm(g, draw, sum)?;
+    let places = draw.weight(g, &[frames, channels])?;
+    let places = g.reshape(places, &[1, frames, channels])?;
+    let placed = g.add(normal, places)?;
+    g.add(placed, sum)
+}
+
+/// As at a motion module's end: rows of frames at each of eight positions, turned, onto a feature map.
+fn sequences_onto_map(g: &mut Graph, draw: &mut Draw, x: Value) -> Result<Value> {
+    let &[rows, frames, channels] = g.shape(x) else { return Err(Error::failure("rows have three axes")) };
+    let h = linear(g, draw, channels, x)?;
+    let h = g.reshape(h, &[rows / 8, 8, frames, channels])?;
+    let h = g.transpose(h, &[0, 2, 1, 3])?;
+    let h = g.reshape(h, &[rows, frames, channels])?;
+    let sum = g.add(h, x)?;
+    g.node(Op::Silu, &[sum])
+}
+
 /// Layers whose gradients are kernels of the project's own, in the sizes of Stable Diffusion 1.5 and in odd ones.
 fn kernel_cases() -> Vec<Case> {
-    let [frames, positions, norms, geglu] = KERNELS;
+    let [frames, positions, sums, norms, geglu] = KERNELS;
     let norm = |name, shape| case(name, norms, shape, group_norm_and_silu);
     vec![
         case("16 frames, heads of 40", frames, &[1024, 16, 320], self_attention(8)),
@@ -140,6 +165,11 @@ fn kernel_cases() -> Vec<Case> {
         case("150 positions, heads of 80", positions, &[3, 150, 640], self_attention(8)),
         case("text, heads of 40", positions, &[1, 8192, 320], attention(8, 77)),
         case("text, heads of 80", positions, &[1, 600, 640], attention(8, 77)),
+        case("placed norm of a sum, 320", sums, &[32, 16, 320], placed_norm),
+        case("placed norm of a sum, 640", sums, &[8, 24, 640], placed_norm),
+        case("placed norm of a sum, 1280", sums, &[8, 16, 1280], placed_norm),
+        case("residual of sequences, 320", sums, &[16, 6, 320], sequences_onto_map),
+        case("residual of sequences, 1280", sums, &[16, 6, 1280], sequences_onto_map),
         case("layer norm, 640", norms, &[2, 601, 640], layer_norm),
         case("layer norm, 1280", norms, &[2, 301, 1280], layer_norm),
         norm("group norm and SiLU, 320", &[1, 320, 2, 64, 64]),
@@ -184,7 +214,7 @@ fn cases() -> Vec<Case> {
             g.add(y, sum)
         }),
         case("layer norm", "", &[2, 256, 320], layer_norm),
-        case("residual layer norm", "SkipLayerNormalization", &[2, 256, 320], |g, draw, x| {
+        case("residual layer norm", KERNELS[2], &[2, 256, 320], |g, draw, x| {
             let h = linear(g, draw, 320, x)?;
             let sum = g.add(h, x)?;
             let y = layer_norm(g, draw, sum)?;

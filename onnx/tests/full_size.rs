@@ -42,7 +42,7 @@ fn weights(folder: &Path) -> WeightIndex {
             header.insert(format!("{prefix}{name}"), entry);
         }
     }
-    let path = folder.join("weights.safetensors", write::Shapes::Open);
+    let path = folder.join("weights.safetensors");
     let header = serde_json::to_vec(&header).unwrap();
     let mut file = std::fs::File::create(&path).unwrap();
     file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();

@@ -119,11 +119,26 @@ pub fn lower(graph: &Graph, fused: Fused) -> Result<Graph> {
         return Err(Error::failure("the CUDA lowering takes channels-last graphs"));
     }
     let mut lowering = Lowering { fused, replaced: HashMap::new(), silu_gradients: HashMap::new() };
-    graph.rewrite(|g, node, inputs| {
+    let lowered = graph.rewrite(|g, node, inputs| {
         g.layout = Layout::ChannelsFirst;
         let inputs: Vec<Value> = inputs.iter().map(|value| lowering.latest(*value)).collect();
         lowering.node(g, node, &inputs)
-    })
+    })?;
+    check_sizes(&lowered)?;
+    Ok(lowered)
+}
+
+/// ONNX Runtime's kernels count numbers in 32 bits, and read somewhere else where a tensor has more.
+fn check_sizes(graph: &Graph) -> Result<()> {
+    const MOST: usize = i32::MAX as usize;
+    let largest = graph.live_nodes().iter().flat_map(|node| &node.outputs).map(|v| graph.info(*v).elements()).max();
+    match largest {
+        Some(numbers) if numbers > MOST => Err(Error::input(format!(
+            "a feature map of this clip would have {numbers} numbers, and on CUDA devices at most {MOST} are possible; a \
+             smaller size or fewer frames"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 struct Lowering {
