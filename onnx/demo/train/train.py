@@ -29,7 +29,8 @@ from tokens import Tokenizer, with_strange_words
 
 CAPTIONS = 4  # phrasings kept for a clip
 KEEP_EVERY = 30.0  # seconds between the states that a stopped run goes on from
-PACE_STEPS = 50  # between two looks at the clock, where time is limited
+REPORT_EVERY = 5.0  # seconds between two looks at the loss and the clock
+FIRST_REPORT = 10  # steps after which the pace is known
 AFTERWARDS = 2.0  # seconds of a phase's time for what follows its steps
 RESULTS = {  # the weights that each phase leaves
     "vae": ["vae"],
@@ -153,9 +154,8 @@ class Learner:
         if self.use_graph:
             self.record()
         self.total.zero_()
-        every = max(1, self.steps // 40) if self.end == math.inf else PACE_STEPS
         began = kept = time.time()
-        first, since = self.step, 0
+        first, since, report = self.step, 0, self.step + FIRST_REPORT
         while self.step < self.steps:
             self.set_rate(self.step)
             if self.graph is not None:
@@ -167,11 +167,12 @@ class Learner:
             if self.step % 4 == 0:
                 decay = min(self.phase.ema, self.step / (9 + self.step)) ** 4
                 torch._foreach_lerp_(self.average, self.masters, 1 - decay)
-            if self.step % every == 0 or self.step == self.steps:
+            if self.step in (report, self.steps):
                 loss = self.total.item() / since
                 self.total.zero_()
                 since = 0
                 pace = (time.time() - began) / (self.step - first)
+                report = self.step + max(1, int(REPORT_EVERY / pace))
                 if self.end < math.inf:
                     in_time = self.step + int((self.end - AFTERWARDS - time.time()) / pace)
                     self.steps = max(self.step, min(self.phase.steps, in_time))
