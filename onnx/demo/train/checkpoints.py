@@ -13,6 +13,12 @@ def half(tensors):
     return {k: v.half().contiguous() for k, v in tensors.items()}
 
 
+def strengthened(tensors, factor):
+    """Multiplies an encoder's residuals: as trained, a sketch has its say alone but loses against motion's guidance."""
+    last = ("controlnet_down_blocks.", "controlnet_mid_block.")
+    return {k: v * factor if k.startswith(last) else v for k, v in tensors.items()}
+
+
 def unet_config():
     c = config.UNET
     return {
@@ -137,7 +143,9 @@ def export(weights, out, tokenizer):
         write_json(base / folder / "config.json", settings)
     tokenizer.save(base / "tokenizer")
     for kind in ("rgb", "scribble"):
-        tensors = half(load_file(weights / f"{kind}.safetensors"))
-        torch.save({"controlnet": tensors}, out / f"v3_sd15_sparsectrl_{kind}.ckpt")
+        tensors = load_file(weights / f"{kind}.safetensors")
+        if kind == "scribble":
+            tensors = strengthened(tensors, config.SCRIBBLE_STRENGTH)
+        torch.save({"controlnet": half(tensors)}, out / f"v3_sd15_sparsectrl_{kind}.ckpt")
     write_json(out / "model_config.json", model_config())
     write_json(out / "sparsectrl_configs.json", {kind: control_config(kind) for kind in ("rgb", "scribble")})

@@ -144,7 +144,7 @@ def scribble_condition(pictures, scale):
     """First frames in 0..1 `[clips, 3, height, width]`, as SparseCtrl takes them."""
     given = torch.zeros(len(pictures), FRAMES, 4, *pictures.shape[-2:], device=pictures.device)
     given[:, 0, :3], given[:, 0, 3] = pictures, 1
-    return "scribble", given.flatten(0, 1), scale
+    return "scribble", given.flatten(0, 1), scale * config.SCRIBBLE_STRENGTH
 
 
 def sheet(path, groups, columns=(0, 3, 6, 9, 12, 15)):

@@ -3,6 +3,10 @@
 Each phase leaves its averaged weights in `DIR/weights`; a phase whose weights are there is skipped, and one that was
 stopped goes on from `DIR/PHASE.unfinished`. The last step writes the published checkpoint formats to
 `DIR/checkpoints`.
+
+`--from OTHER/weights --only PHASE…` trains weights further: these phases start from the weights there, and all other
+weights are taken as they are. `--seconds` fits a run into a time: each phase gets a share of it by its steps, and ends
+with its learning rate where its time ends.
 """
 
 import argparse
@@ -25,6 +29,18 @@ from tokens import Tokenizer, with_strange_words
 
 CAPTIONS = 4  # phrasings kept for a clip
 KEEP_EVERY = 30.0  # seconds between the states that a stopped run goes on from
+REPORT_EVERY = 5.0  # seconds between two looks at the loss and the clock
+FIRST_REPORT = 10  # steps after which the pace is known
+AFTERWARDS = 2.0  # seconds of a phase's time for what follows its steps
+RESULTS = {  # the weights that each phase leaves
+    "vae": ["vae"],
+    "images": ["unet_images", "text_images"],
+    "clips": ["unet", "text"],
+    "rgb": ["rgb"],
+    "outline": ["scribble_outline"],
+    "scribble": ["scribble"],
+}
+FURTHER = ["clips", "rgb", "scribble"]  # phases that other weights can be trained further in
 SIGNAL_CAP = 10.0  # the loss weight falls where the signal to noise ratio is above this
 
 
@@ -34,11 +50,26 @@ def alphas(device):
     return torch.cumprod(1 - beta, 0).float().to(device)
 
 
+class Clock:
+    """The time that a run has: all it needs, or `seconds`, shared out to the phases by their steps."""
+
+    def __init__(self, seconds, steps):
+        self.end = math.inf if seconds is None else time.time() + seconds
+        self.steps = steps
+
+    def share(self, name):
+        """When phase `name`, which begins now, has to end."""
+        steps = self.steps.pop(name)
+        now = time.time()
+        return now + (self.end - now) * steps / (steps + sum(self.steps.values()))
+
+
 class Learner:
     """Trains modules in bfloat16 with float32 master weights, as one recorded CUDA graph a step where there is a GPU."""
 
-    def __init__(self, modules, phase, loss, use_graph, unfinished):
-        self.modules, self.phase, self.loss, self.unfinished = modules, phase, loss, unfinished
+    def __init__(self, name, modules, args, loss):
+        self.name, self.modules, self.phase, self.loss, self.unfinished = name, modules, args.phases[name], loss, args.out
+        self.end, self.steps = args.clock.share(name), self.phase.steps
         self.parameters = [p for m in modules for p in m.parameters() if p.requires_grad]
         self.masters = [p.detach().float().clone() for p in self.parameters]
         self.average = [p.clone() for p in self.masters]
@@ -57,7 +88,7 @@ class Learner:
         self.total = torch.zeros((), device=self.device)
         self.step = 0
         self.graph = None
-        self.use_graph = use_graph and self.cuda
+        self.use_graph = args.graph and self.cuda
 
     def update(self):
         for p in self.parameters:
@@ -73,8 +104,8 @@ class Learner:
         self.total += loss.detach().float()
 
     def set_rate(self, step):
-        warm = min(1.0, (step + 1) / min(200, self.phase.steps / 10))
-        rate = self.phase.rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / self.phase.steps)))
+        warm = min(1.0, (step + 1) / min(200, self.steps / 10))
+        rate = self.phase.rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / self.steps)))
         if self.cuda:
             self.rate.fill_(rate)
         else:
@@ -85,9 +116,9 @@ class Learner:
                 "optimizer": self.optimizer.state_dict()}
 
     @torch.no_grad()
-    def resume(self, name):
+    def resume(self):
         """Goes on from where this phase was stopped, if it was."""
-        path = self.unfinished / f"{name}.unfinished"
+        path = self.unfinished / f"{self.name}.unfinished"
         if path.exists():
             state = torch.load(path, map_location=self.device, weights_only=True)
             self.step = state["step"]
@@ -97,13 +128,13 @@ class Learner:
             self.optimizer.load_state_dict(state["optimizer"])
             for group in self.optimizer.param_groups:
                 group["lr"] = self.rate
-            print(f"{name} goes on at step {self.step}", flush=True)
+            print(f"{self.name} goes on at step {self.step}", flush=True)
 
-    def keep(self, name):
+    def keep(self):
         self.unfinished.mkdir(parents=True, exist_ok=True)
-        beside = self.unfinished / f"{name}.part"
+        beside = self.unfinished / f"{self.name}.part"
         torch.save(self.state(), beside)
-        beside.rename(self.unfinished / f"{name}.unfinished")
+        beside.rename(self.unfinished / f"{self.name}.unfinished")
 
     def record(self):
         """Warms up on a side stream, then records one update."""
@@ -118,33 +149,38 @@ class Learner:
         with torch.cuda.graph(self.graph):
             self.update()
 
-    def run(self, name):
-        self.resume(name)
+    def run(self):
+        self.resume()
         if self.use_graph:
             self.record()
         self.total.zero_()
-        steps, every = self.phase.steps, max(1, self.phase.steps // 40)
-        began, first, since, kept = time.time(), self.step, 0, time.time()
-        for step in range(first, steps):
-            self.set_rate(step)
+        began = kept = time.time()
+        first, since, report = self.step, 0, self.step + FIRST_REPORT
+        while self.step < self.steps:
+            self.set_rate(self.step)
             if self.graph is not None:
                 self.graph.replay()
             else:
                 self.update()
+            self.step += 1
             since += 1
-            if step % 4 == 3:
-                decay = min(self.phase.ema, (1 + step) / (10 + step)) ** 4
+            if self.step % 4 == 0:
+                decay = min(self.phase.ema, self.step / (9 + self.step)) ** 4
                 torch._foreach_lerp_(self.average, self.masters, 1 - decay)
-            if step % every == every - 1:
+            if self.step in (report, self.steps):
                 loss = self.total.item() / since
                 self.total.zero_()
-                since, self.step = 0, step + 1
-                pace = (time.time() - began) / (self.step - first) * 1e3
-                print(f"{name} {self.step}/{steps} loss {loss:.4f} {pace:.1f} ms a step", flush=True)
+                since = 0
+                pace = (time.time() - began) / (self.step - first)
+                report = self.step + max(1, int(REPORT_EVERY / pace))
+                if self.end < math.inf:
+                    in_time = self.step + int((self.end - AFTERWARDS - time.time()) / pace)
+                    self.steps = max(self.step, min(self.phase.steps, in_time))
+                print(f"{self.name} {self.step}/{self.steps} loss {loss:.4f} {pace * 1e3:.1f} ms a step", flush=True)
                 if not math.isfinite(loss):
-                    raise SystemExit(f"{name}: the loss is {loss}")
+                    raise SystemExit(f"{self.name}: the loss is {loss}")
                 if time.time() - kept > KEEP_EVERY:
-                    self.keep(name)
+                    self.keep()
                     kept = time.time()
 
     def finish(self):
@@ -179,7 +215,7 @@ def compute_type(device):
 
 
 def train_vae(args, device):
-    scenes = world.to(world.sample(args.pool, config.SEED + 1), device)
+    scenes = world.to(world.sample(args.pool, args.seed + 1), device)
     vae = model.Vae().to(device)
     phase = args.phases["vae"]
 
@@ -194,11 +230,11 @@ def train_vae(args, device):
         divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
         return error.abs().mean() + 2 * (error**2).mean() + 1e-4 * divergence
 
-    learner = Learner([vae], phase, loss, args.graph, args.out)
-    learner.run("vae")
+    learner = Learner("vae", [vae], args, loss)
+    learner.run()
     learner.finish()
     whiten(vae, world.render(world.take(scenes, slice(0, 2048)), torch.rand(len(scenes["tint"][:2048]), 1, device=device))[:, 0])
-    fresh = world.to(world.sample(256, config.SEED + 2), device)
+    fresh = world.to(world.sample(256, args.seed + 2), device)
     picture = world.render(fresh, torch.rand(256, 1, device=device))[:, 0]
     with torch.no_grad():
         back = vae.decode(vae.encode(picture)[0]).clamp(-1, 1)
@@ -224,9 +260,9 @@ def whiten(vae, pictures):
 @torch.no_grad()
 def make_pool(args, device, vae, tokenizer):
     began = time.time()
-    drawn = world.sample(args.pool, config.SEED + 3)
-    texts = [c for clip in world.captions(drawn, CAPTIONS, config.SEED + 4) for c in clip]
-    tokens = tokenizer.batch(with_strange_words(texts, 0.1, config.SEED + 5)).to(torch.int16)
+    drawn = world.sample(args.pool, args.seed + 3)
+    texts = [c for clip in world.captions(drawn, CAPTIONS, args.seed + 4) for c in clip]
+    tokens = tokenizer.batch(with_strange_words(texts, 0.1, args.seed + 5)).to(torch.int16)
     scenes = world.to(drawn, device)
     first = torch.randint(FRAMES - args.frames + 1, (args.pool, 1), device=device)
     times = (first + torch.arange(args.frames, device=device)) / (FRAMES - 1)
@@ -265,8 +301,8 @@ def train_images(args, device, pool, unet, text):
         context = text(tokens)
         return noise_loss(lambda x: unet(x, t, context), latents, t, alpha)
 
-    learner = Learner([UnetPart(unet), text], phase, loss, args.graph, args.out)
-    learner.run("images")
+    learner = Learner("images", [UnetPart(unet), text], args, loss)
+    learner.run()
     learner.finish()
 
 
@@ -308,8 +344,8 @@ def train_clips(args, device, pool, unet, text):
         context = per_frame(text(tokens))
         return noise_loss(lambda x: unet(x, t, context, FRAMES), latents.flatten(0, 1), t, alpha)
 
-    learner = Learner([unet, text], phase, loss, args.graph, args.out)
-    learner.run("clips")
+    learner = Learner("clips", [unet, text], args, loss)
+    learner.run()
     learner.finish()
 
 
@@ -321,10 +357,8 @@ def condition_frames(count, device):
     return ((numbers == 0) & (kind < 0.8)) | ((numbers == other) & (kind > 0.7) & (kind < 0.95))
 
 
-def train_rgb(args, device, pool, unet, text):
+def train_rgb(args, device, pool, unet, text, control):
     phase, alpha = args.phases["rgb"], alphas(device)
-    control = model.SparseControl("rgb").to(device)
-    control.start_from(unet)
 
     def loss():
         latents, tokens, _, _ = draw_clips(pool, phase.batch)
@@ -339,7 +373,7 @@ def train_rgb(args, device, pool, unet, text):
 
         return noise_loss(predict, latents.flatten(0, 1), t, alpha)
 
-    return train_control("rgb", args, unet, text, control, loss)
+    train_control("rgb", args, unet, text, control, loss)
 
 
 def sketches(scenes, moment):
@@ -354,15 +388,13 @@ def sketches(scenes, moment):
     return picture, photo
 
 
-def train_outline(args, device, pool, vae, rgb):
+def train_outline(args, device, pool, vae, rgb, control):
     """The sketch encoder's first layers: to answer an outline as the picture encoder's answer the filled shape.
 
     From there on the picture encoder's other layers place shapes where they were drawn; what is left to learn is that
     the prompt says their colours. Without this start the sketch encoder hardly learned.
     """
     phase = args.phases["outline"]
-    control = model.SparseControl("scribble").to(device)
-    control.start_from(rgb)
     embedding = control.controlnet_cond_embedding
     for m in (vae, rgb):
         m.requires_grad_(False)
@@ -381,10 +413,9 @@ def train_outline(args, device, pool, vae, rgb):
         without = (embedding(torch.zeros_like(given[:1])).float() - nothing[:, None, None]) ** 2
         return error.mean() + without.mean()
 
-    learner = Learner([embedding], phase, loss, args.graph, args.out)
-    learner.run("outline")
+    learner = Learner("outline", [embedding], args, loss)
+    learner.run()
     learner.finish()
-    return control
 
 
 def train_scribble(args, device, pool, unet, text, control):
@@ -412,29 +443,48 @@ def train_scribble(args, device, pool, unet, text, control):
 
         return noise_loss(predict, latents.flatten(0, 1), t, alpha)
 
-    control = train_control("scribble", args, unet, text, control, loss)
-    strengthen(control, config.SCRIBBLE_STRENGTH)
-    return control
-
-
-@torch.no_grad()
-def strengthen(control, factor):
-    """Multiplies the residuals: as trained, a sketch has its say alone but loses against the motion's guidance."""
-    for last in [*control.controlnet_down_blocks, control.controlnet_mid_block]:
-        last.weight *= factor
-        last.bias *= factor
+    train_control("scribble", args, unet, text, control, loss)
 
 
 def train_control(name, args, unet, text, control, loss):
     """Trains a SparseCtrl with everything else frozen."""
     for m in (unet, text):
         m.to(compute_type(next(m.parameters()).device)).requires_grad_(False)
-    learner = Learner([control], args.phases[name], loss, args.graph, args.out)
-    learner.run(name)
+    learner = Learner(name, [control], args, loss)
+    learner.run()
     learner.finish()
     for m in (unet, text):
         m.float().requires_grad_(True)
-    return control
+
+
+class Weights:
+    """The weights of finished phases in `folder`, and those in `start` that a run may begin with."""
+
+    def __init__(self, folder, start, phases):
+        self.folder, self.start, self.phases = folder, start, phases
+
+    def missing(self):
+        """The phases that are to be trained."""
+        return [p for p in self.phases if not all((self.folder / f"{name}.safetensors").exists() for name in RESULTS[p])]
+
+    def ready(self, phase, *modules):
+        """Loads what a phase leaves, unless it still has to be trained; says whether it was loaded."""
+        if phase not in self.phases:
+            return self.begin(phase, *modules)
+        return all([load(self.folder, name, module) for name, module in zip(RESULTS[phase], modules)])
+
+    def begin(self, phase, *modules):
+        """Loads what a phase starts from when it trains weights further; says whether it does."""
+        if self.start is None:
+            return False
+        for name, module in zip(RESULTS[phase], modules):
+            if not load(self.start, name, module):
+                raise SystemExit(f"{self.start} has no {name}.safetensors")
+        return True
+
+    def save(self, phase, *modules):
+        for name, module in zip(RESULTS[phase], modules):
+            save(self.folder, name, module)
 
 
 def save(folder, name, module):
@@ -467,8 +517,12 @@ def compiled(blocks):
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--from", dest="start", type=pathlib.Path, help="folder of weights to train further")
+    parser.add_argument("--only", nargs="+", choices=FURTHER, help="with --from: the phases that do")
+    parser.add_argument("--seconds", type=float, help="time that the run has; the phases' steps are then the most they take")
+    parser.add_argument("--seed", type=int, default=config.SEED)
     parser.add_argument("--pool", type=int, default=config.POOL, help="clips to draw and encode")
     parser.add_argument("--frames", type=int, default=FRAMES, help="frames of a clip in the pool; fewer for a CPU")
     parser.add_argument("--compile", choices=["none", "temporal", "transformers"], default="transformers")
@@ -476,9 +530,12 @@ def arguments():
     for name, phase in config.PHASES.items():
         parser.add_argument(f"--{name}-steps", type=int, default=phase.steps)
         parser.add_argument(f"--{name}-batch", type=int, default=phase.batch)
+        parser.add_argument(f"--{name}-rate", type=float, default=phase.rate, help="highest learning rate")
     args = parser.parse_args()
+    if (args.start is None) != (args.only is None):
+        parser.error("--from and --only go together")
     args.phases = {
-        name: dataclasses.replace(p, steps=getattr(args, f"{name}_steps"), batch=getattr(args, f"{name}_batch"))
+        name: dataclasses.replace(p, **{key: getattr(args, f"{name}_{key}") for key in ("steps", "batch", "rate")})
         for name, p in config.PHASES.items()
     }
     return args
@@ -487,8 +544,10 @@ def arguments():
 def main():
     args = arguments()
     began = time.time()
+    weights = Weights(args.out / "weights", args.start, args.only or list(config.PHASES))
+    args.clock = Clock(args.seconds, {name: args.phases[name].steps for name in weights.missing()})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.manual_seed(config.SEED)
+    torch.manual_seed(args.seed)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")
@@ -497,46 +556,50 @@ def main():
     else:
         blocks = [model.SpatialTransformer, model.TemporalTransformer] if args.compile == "transformers" else []
         fuse = functools.partial(compiled, blocks), functools.partial(compiled, [])
-    weights = args.out / "weights"
     tokenizer = Tokenizer()
 
-    vae = model.Vae().to(device)
-    if not load(weights, "vae", vae):
-        vae = train_vae(args, device)
-        save(weights, "vae", vae)
-    print(f"after the autoencoder: {time.time() - began:.0f} s", flush=True)
+    def passed(phase):
+        print(f"after {phase}: {time.time() - began:.0f} s", flush=True)
 
+    vae = model.Vae().to(device)
+    if not weights.ready("vae", vae):
+        vae = train_vae(args, device)
+        weights.save("vae", vae)
+        passed("vae")
     unet, text = model.Unet().to(device), model.TextEncoder(len(tokenizer)).to(device)
     pool = make_pool(args, device, vae, tokenizer)
-    done = load(weights, "unet", unet) and load(weights, "text", text)
-    if not done:
-        if not (load(weights, "unet_images", unet) and load(weights, "text_images", text)):
+    if not weights.ready("clips", unet, text):
+        if not (weights.begin("clips", unet, text) or weights.ready("images", unet, text)):
             with fuse[0]():
                 train_images(args, device, pool, unet, text)
-            save(weights, "unet_images", unet)
-            save(weights, "text_images", text)
-        print(f"after the pictures: {time.time() - began:.0f} s", flush=True)
+            weights.save("images", unet, text)
+            passed("images")
         with fuse[0]():
             train_clips(args, device, pool, unet, text)
-        save(weights, "unet", unet)
-        save(weights, "text", text)
-    print(f"after the clips: {time.time() - began:.0f} s", flush=True)
+        weights.save("clips", unet, text)
+        passed("clips")
     rgb = model.SparseControl("rgb").to(device)
-    if not load(weights, "rgb", rgb):
+    if not weights.ready("rgb", rgb):
+        if not weights.begin("rgb", rgb):
+            rgb.start_from(unet)
         with fuse[1]():  # frozen parts would have to be compiled anew
-            rgb = train_rgb(args, device, pool, unet, text)
-        save(weights, "rgb", rgb)
-    print(f"after rgb: {time.time() - began:.0f} s", flush=True)
+            train_rgb(args, device, pool, unet, text, rgb)
+        weights.save("rgb", rgb)
+        passed("rgb")
     scribble = model.SparseControl("scribble").to(device)
-    if not load(weights, "scribble", scribble):
-        if not load(weights, "scribble_outline", scribble):
-            scribble = train_outline(args, device, pool, vae, rgb)
-            save(weights, "scribble_outline", scribble)
+    if not weights.ready("scribble", scribble):
+        if not (weights.begin("scribble", scribble) or weights.ready("outline", scribble)):
+            scribble.start_from(rgb)
+            train_outline(args, device, pool, vae, rgb, scribble)
+            weights.save("outline", scribble)
+            passed("outline")
         with fuse[1]():
-            scribble = train_scribble(args, device, pool, unet, text, scribble)
-        save(weights, "scribble", scribble)
-    print(f"after scribble: {time.time() - began:.0f} s", flush=True)
-    checkpoints.export(weights, args.out / "checkpoints", tokenizer)
+            train_scribble(args, device, pool, unet, text, scribble)
+        weights.save("scribble", scribble)
+        passed("scribble")
+    for phase, modules in {"vae": [vae], "clips": [unet, text], "rgb": [rgb], "scribble": [scribble]}.items():
+        weights.save(phase, *modules)  # those that were taken as they are, too
+    checkpoints.export(weights.folder, args.out / "checkpoints", tokenizer)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ class Draw:
 def sample(count, seed, unseen=False):
     """Draws `count` scenes. `unseen` gives them the textures kept for evaluation."""
     d = Draw(count, seed)
-    camera = d.choose([0.34, 0.38, 0.15, 0.13])
+    camera = d.choose([0.45, 0.31, 0.13, 0.11])
     motion = d.choose([0.22, 0.36, 0.11, 0.11, 0.10, 0.10], 2)
     still = (camera == 0) & (motion[:, 0] == 0) & (d.uniform(0, 1) > 0.1)
     motion[:, 0] = torch.where(still, d.choose([0.0, 0.4, 0.15, 0.15, 0.15, 0.15]), motion[:, 0])
