@@ -228,7 +228,9 @@ impl Bundle {
     ) -> Result<Network> {
         let (graph, folded) = self.folded(key, settings.lowering)?;
         let weights = weights.weights(&folded, self.weights.path())?;
-        let shapes = if settings.lowering == Lowering::Portable { write::Shapes::Known } else { write::Shapes::Open };
+        // Graphs of thousands of nodes take a CPU's time with open shapes, unless their runs are replayed.
+        let open = settings.lowering != Lowering::Portable && key.runs_in_steps();
+        let shapes = if open { write::Shapes::Open } else { write::Shapes::Known };
         let model = write::to_onnx(&graph, WEIGHTS_FILE, shapes)?;
         let settings = RunSettings { replay: settings.replay && key.runs_in_steps(), ..settings.clone() };
         Network::load_with(runtime, &key.name(), &model, &self.folder, weights, &settings)
