@@ -60,6 +60,8 @@ impl Kernel {
 /// A set of programs.
 #[derive(Debug, Deserialize)]
 pub struct Kernels {
+    /// CRC-32 of the sources.
+    source: u32,
     kernels: Vec<Kernel>,
 }
 
@@ -86,6 +88,11 @@ impl Kernels {
     pub fn carried() -> Result<&'static Self> {
         static READ: OnceLock<Result<Kernels>> = OnceLock::new();
         READ.get_or_init(|| Self::read(CARRIED)).as_ref().map_err(|e| Error::failure(e.to_string()))
+    }
+
+    /// CRC-32 of the sources that they were compiled of.
+    pub fn source(&self) -> u32 {
+        self.source
     }
 
     /// Every one.
@@ -140,15 +147,15 @@ mod tests {
 
     #[test]
     fn a_damaged_file_is_refused() {
-        let whole = packed(r#"{"kernels":[]}"#);
+        let whole = packed(r#"{"source":0,"kernels":[]}"#);
         assert!(Kernels::read(&whole).unwrap().all().is_empty());
         let entry = r#"{"name":"k","variant":{},"capability":80,"entry":"k","threads":0,"shared":0,"ptx":""}"#;
         for damaged in [
             &b"no gzip"[..],
             &whole[..whole.len() / 2],
             &packed("{}"),
-            &packed(r#"{"kernels":[{"name":"k"}]}"#),
-            &packed(&format!(r#"{{"kernels":[{entry}]}}"#)),
+            &packed(r#"{"source":0,"kernels":[{"name":"k"}]}"#),
+            &packed(&format!(r#"{{"source":0,"kernels":[{entry}]}}"#)),
         ] {
             let message = Kernels::read(damaged).unwrap_err().to_string();
             assert!(message.starts_with("the file of GPU kernels is damaged: "), "{message}");
@@ -157,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_card_gets_the_newest_program_that_it_runs() {
-        let kernels = Kernels { kernels: vec![kernel(80, "sm_80"), kernel(90, "sm_90a")] };
+        let kernels = Kernels { source: 0, kernels: vec![kernel(80, "sm_80"), kernel(90, "sm_90a")] };
         let chosen = |capability| -> Vec<u32> {
             kernels.programs("sum", "block=8,width=40", capability).iter().map(|kernel| kernel.capability).collect()
         };
@@ -168,6 +175,14 @@ mod tests {
         assert!(kernels.programs("sum", "block=8,width=80", 90).is_empty());
         assert_eq!(kernels.find("sum", &[("width", 40)]).and_then(|kernel| kernel.fact("block")), Some(8));
         assert!(kernels.find("sum", &[("width", 41)]).is_none());
+    }
+
+    #[test]
+    fn what_is_carried_was_made_of_these_sources() {
+        let mut sum = flate2::Crc::new();
+        sum.update(include_bytes!("../kernels/kernels.py"));
+        sum.update(include_bytes!("../kernels/variants.py"));
+        assert_eq!(Kernels::carried().unwrap().source(), sum.sum(), "run onnx/kernels/compile.py");
     }
 
     #[test]

@@ -8,7 +8,7 @@ LATENT = SIZE // 8
 MAX_FRAMES = 32  # rows of the temporal position table
 LATENT_SCALE = 0.18215
 SCRIBBLE_STACK = (8, 16, 32, 64)
-SCRIBBLE_STRENGTH = 2.5  # what the checkpoint's sketch encoder multiplies its residuals by, as against training
+SCRIBBLE_STRENGTH = 3.2  # what the checkpoint's sketch encoder multiplies its residuals by, as against training
 
 TRAIN_STEPS = 1000  # of the noise schedule: β grows linearly
 BETA_START, BETA_END = 0.00085, 0.012
