@@ -12,6 +12,7 @@ use motionclone_onnx::model::{clip, sparsectrl};
 use motionclone_onnx::weights::WeightIndex;
 
 use crate::error::{Error, Result};
+use crate::replay::Leave;
 use crate::session::{Network, RunSettings, Runtime, own_folders};
 use crate::settings::Settings;
 use crate::text::Tokenizer;
@@ -227,7 +228,9 @@ impl Bundle {
         settings: &RunSettings,
     ) -> Result<Network> {
         let (graph, folded) = self.folded(key, settings.lowering)?;
+        let leave = Leave::to_use(settings.cuda);
         let weights = weights.weights(&folded, self.weights.path())?;
+        drop(leave);
         // Graphs of thousands of nodes take a CPU's time with open shapes, unless their runs are replayed.
         let open = settings.lowering != Lowering::Portable && key.runs_in_steps();
         let shapes = if open { write::Shapes::Open } else { write::Shapes::Known };

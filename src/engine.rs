@@ -14,6 +14,7 @@ use crate::bundle::{Bundle, Lowering, NetworkKey};
 use crate::error::{Error, Result};
 use crate::kernels;
 use crate::plan::Economy;
+use crate::replay::Leave;
 use crate::session::{Cancel, Device, Input, Network, RunSettings, Runtime, tensor};
 use crate::settings::Settings;
 use crate::weights::SharedWeights;
@@ -178,6 +179,7 @@ impl Engine {
 
     /// Frees every loaded network that is not named, with the weights that no other shares.
     pub fn keep(&mut self, keys: &[NetworkKey]) {
+        let _leave = Leave::to_use(self.run.cuda);
         self.networks.retain(|key, _| keys.contains(key));
     }
 
@@ -229,6 +231,12 @@ impl Engine {
     }
 }
 
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.keep(&[]);
+    }
+}
+
 /// The devices that networks can run on here: the CPU, and every CUDA device that works.
 pub fn devices(runtime: &Runtime) -> Vec<Device> {
     let cuda = (0..).take_while(|number| {
@@ -240,6 +248,7 @@ pub fn devices(runtime: &Runtime) -> Vec<Device> {
 /// Takes those of the project's own kernels out of the lowering that the device does not run, and says why it does not.
 fn leave_out_kernels(run: &mut RunSettings) -> Option<String> {
     let (Some(device), Lowering::Cuda(fused)) = (run.cuda, run.lowering) else { return None };
+    let _leave = Leave::to_use(run.cuda);
     let (usable, reason) = kernels::usable(device, fused);
     run.lowering = Lowering::Cuda(usable);
     reason

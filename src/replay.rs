@@ -5,6 +5,7 @@
 //! that stay. The first run is an ordinary one, in which ONNX Runtime plans its memory; the second is recorded.
 
 use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::{IoBinding, NoSelectedOutputs, RunOptions, Session};
@@ -16,11 +17,51 @@ use crate::session::Input;
 const UNRECORDED: &str = "-1";
 const RECORDED: &str = "1";
 
+/// The ways in which a network runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Kernel by kernel.
+    Ordinary,
+    /// The same, and recorded. Meanwhile nothing else in the process may ask the device for memory.
+    Recorded,
+    /// As it was recorded.
+    Replayed,
+}
+
+/// Held by whoever uses CUDA devices, and alone while a run is recorded: CUDA ends a recording when any thread of the
+/// process asks a device for memory.
+static DEVICES: RwLock<()> = RwLock::new(());
+
+/// Leave to use CUDA devices, as long as it lives. A thread must not ask twice.
+pub(crate) enum Leave {
+    /// Together with others.
+    Shared { _guard: RwLockReadGuard<'static, ()> },
+    /// Alone.
+    Alone { _guard: RwLockWriteGuard<'static, ()> },
+}
+
+impl Leave {
+    /// Waits until the device may be used in such a way.
+    pub(crate) fn wait(next: Next) -> Self {
+        match next {
+            Next::Recorded => Self::Alone { _guard: DEVICES.write().unwrap_or_else(PoisonError::into_inner) },
+            Next::Ordinary | Next::Replayed => {
+                Self::Shared { _guard: DEVICES.read().unwrap_or_else(PoisonError::into_inner) }
+            }
+        }
+    }
+
+    /// For work that is no run, where it is on a CUDA device.
+    pub(crate) fn to_use(cuda: Option<i32>) -> Option<Self> {
+        cuda.map(|_| Self::wait(Next::Ordinary))
+    }
+}
+
 /// The tensors that stay.
 pub(crate) struct Replay {
     binding: IoBinding,
     inputs: HashMap<String, DynTensor>,
-    ran: bool,
+    runs: usize,
 }
 
 impl Replay {
@@ -42,17 +83,21 @@ impl Replay {
         for output in session.outputs() {
             binding.bind_output(output.name(), allocate(output.name(), output.dtype())?)?;
         }
-        Ok(Self { binding, inputs, ran: false })
+        Ok(Self { binding, inputs, runs: 0 })
     }
 
-    /// Whether the next run is recorded or replayed.
-    pub(crate) fn records(&self) -> bool {
-        self.ran
+    /// What the next run is.
+    pub(crate) fn next(&self) -> Next {
+        match self.runs {
+            0 => Next::Ordinary,
+            1 => Next::Recorded,
+            _ => Next::Replayed,
+        }
     }
 
     /// Says to `options` whether this run is recorded.
     pub(crate) fn choose(&self, options: &mut RunOptions<NoSelectedOutputs>) -> ort::Result<()> {
-        options.set("gpu_graph_id", if self.ran { RECORDED } else { UNRECORDED })
+        options.set("gpu_graph_id", if self.runs > 0 { RECORDED } else { UNRECORDED })
     }
 
     /// Copies an input to where the graph reads it.
@@ -72,7 +117,7 @@ impl Replay {
         options: &RunOptions<NoSelectedOutputs>,
     ) -> ort::Result<HashMap<String, DynValue>> {
         let mut outputs = session.run_binding_with_options(&self.binding, options)?;
-        self.ran = true;
+        self.runs += 1;
         let names: Vec<String> = outputs.keys().map(str::to_string).collect();
         let mut values = HashMap::new();
         for name in names {

@@ -17,7 +17,7 @@ use crate::bundle::Lowering;
 pub use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::kernels;
-use crate::replay::Replay;
+use crate::replay::{Leave, Next, Replay};
 use crate::sync::lock;
 use crate::weights::Weights;
 
@@ -188,6 +188,7 @@ pub struct Network {
     /// What the session reads, until it is gone.
     _weights: Weights,
     name: String,
+    cuda: bool,
     /// After which runs memory that is not used any more goes back to the device.
     shrink: Shrink,
     budget: Option<u64>,
@@ -239,6 +240,7 @@ impl Network {
     ) -> Result<Self> {
         let failed =
             |e: ort::Error| failure(&format!("cannot load the {name} network"), &e.to_string(), settings.budget);
+        let _leave = Leave::to_use(settings.cuda);
         let session = Self::session(runtime, model, folder, &mut weights, settings).map_err(failed)?;
         let replay = settings.cuda.filter(|_| settings.replay);
         let replay = replay.map(|device| Replay::new(&session, device)).transpose().map_err(failed)?;
@@ -246,7 +248,8 @@ impl Network {
         let (cuda, budget) = (settings.cuda.is_some(), settings.budget.is_some());
         // Within a budget, the CPU's memory goes back at once.
         let shrink = Shrink { device, always: cuda && budget, first: cuda || !budget };
-        Ok(Self { replay, session, _weights: weights, name: name.into(), shrink, budget: settings.budget })
+        let name = name.into();
+        Ok(Self { replay, session, _weights: weights, name, cuda, shrink, budget: settings.budget })
     }
 
     fn session(
@@ -325,6 +328,8 @@ impl Network {
     /// # Errors
     /// When inputs do not fit, the device runs out of memory, or the run was cancelled.
     pub fn run(&mut self, inputs: &[(&str, Input)], cancel: &Cancel) -> Result<Outputs> {
+        let next = self.replay.as_ref().map_or(Next::Ordinary, Replay::next);
+        let _leave = self.cuda.then(|| Leave::wait(next));
         let (name, budget) = (self.name.clone(), self.budget);
         let failed = |e: ort::Error| {
             if cancel.is_cancelled() {
@@ -345,11 +350,11 @@ impl Network {
         }
         let options = Arc::new(options);
         let run = options.clone();
-        let recording = self.replay.as_ref().is_some_and(Replay::records);
+        let stops = next == Next::Ordinary;
         // A run that cannot be terminated ends by itself, and the wish is seen behind it. Half a recording would be of
         // no use, and replaying ends no sooner.
         let stop = move || {
-            if !recording {
+            if stops {
                 drop(run.terminate())
             }
         };
@@ -439,6 +444,7 @@ impl Outputs {
 /// When there is no memory for it.
 pub fn tensor(array: ArrayD<f32>, settings: &RunSettings) -> Result<DynValue> {
     let failed = |e: ort::Error| Error::failure(format!("cannot make a tensor: {e}"));
+    let _leave = Leave::to_use(settings.cuda);
     let tensor = Tensor::from_array(array).map_err(failed)?;
     match settings.cuda {
         // Where it cannot be made there, every run copies it for itself.
