@@ -231,7 +231,7 @@ impl Bundle {
         let leave = Leave::to_use(settings.cuda);
         let weights = weights.weights(&folded, self.weights.path())?;
         drop(leave);
-        // Graphs of thousands of nodes take a CPU's time with open shapes, unless their runs are replayed.
+        // Only these have a backward pass or run beside one; the others would only run slower with open shapes.
         let open = settings.lowering != Lowering::Portable && key.runs_in_steps();
         let shapes = if open { write::Shapes::Open } else { write::Shapes::Known };
         let model = write::to_onnx(&graph, WEIGHTS_FILE, shapes)?;

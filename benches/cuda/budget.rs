@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use motionclone::bundle::Lowering;
 use motionclone::frames::Frames;
 use motionclone::job::Event;
 use motionclone::session::{Cancel, Device};
@@ -53,15 +52,8 @@ pub fn exceed(bundle: &Path) -> Result<()> {
 }
 
 fn open(bundle: &Path, memory_budget: Option<u64>) -> Result<Engine> {
-    let way = Way::new();
-    let options = EngineOptions {
-        device: Way::device(),
-        cuda_lowering: Some(Lowering::Cuda(way.fused)),
-        cpu_nodes: way.cpu_nodes,
-        without_replay: !way.replay,
-        memory_budget: memory_budget.filter(|_| Way::device() != Device::Cpu),
-        ..Default::default()
-    };
+    let memory_budget = memory_budget.filter(|_| Way::device() != Device::Cpu);
+    let options = EngineOptions { memory_budget, ..Way::new().options() };
     Engine::open(bundle, &options)
 }
 

@@ -89,15 +89,18 @@ impl Way {
         if std::env::var_os(TRY).is_some() { Device::Cpu } else { Device::Cuda(0) }
     }
 
-    pub fn engine(&self, bundle: &Path, profile: Option<PathBuf>) -> Result<Engine> {
-        let options = EngineOptions {
+    pub fn options(&self) -> EngineOptions {
+        EngineOptions {
             device: Self::device(),
             cuda_lowering: Some(Lowering::Cuda(self.fused)),
             cpu_nodes: self.cpu_nodes,
-            profile,
             without_replay: !self.replay,
             ..Default::default()
-        };
+        }
+    }
+
+    pub fn engine(&self, bundle: &Path, profile: Option<PathBuf>) -> Result<Engine> {
+        let options = EngineOptions { profile, ..self.options() };
         let engine = Engine::open(bundle, &options)?;
         println!("{}", engine.device_and_reason());
         Ok(engine)

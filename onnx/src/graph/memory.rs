@@ -78,9 +78,8 @@ pub fn predict(graph: &Graph) -> Memory {
     predict_in(graph, &nodes, &order_of(&nodes))
 }
 
-fn predict_in(graph: &Graph, nodes: &[&Node], order: &[usize]) -> Memory {
-    let size = |value: Value| (graph.info(value).elements() * graph.info(value).element.size()) as u64;
-    // What depends on no input is computed once, when the network is loaded.
+/// What depends on no input, which is computed once, when the network is loaded.
+pub(super) fn fixed_values<'a>(graph: &Graph, nodes: impl Iterator<Item = &'a Node>) -> HashSet<Value> {
     let mut fixed: HashSet<Value> = graph
         .values()
         .filter(|(_, info)| matches!(info.origin, Origin::Weight(_) | Origin::Constant(_)))
@@ -91,6 +90,12 @@ fn predict_in(graph: &Graph, nodes: &[&Node], order: &[usize]) -> Memory {
             fixed.extend(&node.outputs);
         }
     }
+    fixed
+}
+
+fn predict_in(graph: &Graph, nodes: &[&Node], order: &[usize]) -> Memory {
+    let size = |value: Value| (graph.info(value).elements() * graph.info(value).element.size()) as u64;
+    let fixed = fixed_values(graph, nodes.iter().copied());
     let runs: Vec<&Node> = order.iter().map(|at| nodes[*at]).filter(|n| !fixed.contains(&n.outputs[0])).collect();
     let weights: HashSet<Value> = runs.iter().flat_map(|n| &n.inputs).filter(|v| fixed.contains(v)).copied().collect();
 

@@ -114,20 +114,10 @@ struct OpenShapes {
 
 impl OpenShapes {
     fn new(graph: &Graph, nodes: &[Node], shapes: Shapes) -> Self {
-        if shapes == Shapes::Known {
-            let fixed = graph.values().map(|(value, _)| value).collect();
-            return Self { fixed, shapes: BTreeMap::new() };
-        }
-        let mut fixed: HashSet<Value> = graph
-            .values()
-            .filter(|(_, info)| matches!(info.origin, Origin::Weight(_) | Origin::Constant(_)))
-            .map(|(value, _)| value)
-            .collect();
-        for node in nodes {
-            if node.inputs.iter().all(|value| fixed.contains(value)) {
-                fixed.extend(&node.outputs);
-            }
-        }
+        let fixed = match shapes {
+            Shapes::Known => graph.values().map(|(value, _)| value).collect(),
+            Shapes::Open => memory::fixed_values(graph, nodes.iter()),
+        };
         Self { fixed, shapes: BTreeMap::new() }
     }
 

@@ -72,7 +72,7 @@ impl Fused {
 
     /// Whether any of the project's own kernels is used.
     pub fn has_kernels(self) -> bool {
-        self.temporal_attention || self.attention_gradient || self.sums || self.norm_gradients || self.geglu_gradient
+        self != self.without_kernels()
     }
 
     /// The same without the project's own kernels, which not every card runs.
