@@ -154,7 +154,11 @@ impl Engine {
     /// When a weight is missing or ONNX Runtime refuses the model.
     pub fn network(&mut self, key: &NetworkKey) -> Result<&mut Network> {
         if !self.networks.contains_key(key) {
-            let network = self.bundle.load(self.runtime, key, &self.weights, &self.run)?;
+            let mut run = self.run.clone();
+            if key.runs_on_cpu() {
+                (run.cuda, run.lowering, run.replay) = (None, Lowering::Portable, false);
+            }
+            let network = self.bundle.load(self.runtime, key, &self.weights, &run)?;
             self.networks.insert(key.clone(), network);
         }
         self.networks.get_mut(key).ok_or_else(|| Error::failure("a loaded network is gone"))

@@ -17,7 +17,7 @@ use crate::plan::Economy;
 use crate::preview::preview;
 use crate::random::CpuGenerator;
 use crate::schedule::Schedule;
-use crate::session::Cancel;
+use crate::session::{Cancel, Input};
 use crate::settings::Settings;
 use crate::vae;
 
@@ -137,7 +137,7 @@ impl Engine {
         let timestep = self.tensor(ArrayD::from_elem(IxDyn(&[1]), settings.noise_step as f32))?;
 
         let shape = self.unet_shape(settings);
-        let key = NetworkKey::Extractor(shape.clone(), settings.blocks.clone());
+        let key = self.extractor(settings);
         let control = settings.control.as_ref().map(|control| NetworkKey::Control(control.kind, shape.clone()));
         self.make_room(&control.into_iter().chain([key.clone()]).collect::<Vec<_>>());
         let residuals = match &settings.control {
@@ -157,10 +157,26 @@ impl Engine {
                 Some(conditioning.residuals(self.network(&key)?, &timestep, &text, cancel)?)
             }
         };
-        let inputs = denoise::inputs(&noisy, &timestep, &text, residuals.as_ref());
+        let mut inputs = denoise::inputs(&noisy, &timestep, &text, residuals.as_ref());
+        let maps = self.guided_maps(settings)?;
+        // The network of guided steps takes a motion to follow as well; this one has no weight.
+        let nothing = ArrayD::zeros(IxDyn(&[1]));
+        let mut targets = Vec::new();
+        if let NetworkKey::Guided(..) = key {
+            for (name, [positions, heads]) in &maps {
+                let shape = [*positions, *heads, settings.frames, settings.frames];
+                let zeros = self.tensor(ArrayD::zeros(IxDyn(&shape)))?;
+                targets.push((format!("target.{name}"), format!("weight.{name}"), zeros));
+            }
+            inputs.push(("motion_scale", Input::Array(&nothing)));
+            for (target, weight, zeros) in &targets {
+                inputs.extend([(target.as_str(), Input::Value(zeros)), (weight.as_str(), Input::Value(zeros))]);
+            }
+        }
         let outputs = self.network(&key)?.run(&inputs, cancel)?;
+        let names = maps.into_keys();
         let mut maps = BTreeMap::new();
-        for (name, _) in self.guided_maps(settings)? {
+        for name in names {
             let map = outputs.array(&format!("attention.{name}"))?;
             maps.insert(name, map);
         }
@@ -206,7 +222,7 @@ impl Engine {
             Economy::OneByOne => denoising.networks_of(0, self.economy),
             _ => denoising.networks(),
         };
-        self.keep(&networks);
+        self.keep(&self.staying(settings, &networks));
         for (index, key) in networks.iter().enumerate() {
             report(watch, Stage::Load, index, networks.len());
             cancel.check()?;

@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use motionclone_onnx::graph::{Forward, memory};
+use motionclone_onnx::graph::Forward;
+use motionclone_onnx::graph::memory::{self, Memory};
 
 use crate::bundle::{Bundle, Lowering, NetworkKey};
 use crate::engine::Engine;
@@ -10,8 +11,12 @@ use crate::error::{Error, Result};
 use crate::session::gigabytes;
 use crate::settings::Settings;
 
-/// What CUDA and its libraries take of a device besides the networks, in bytes; measured, with some room.
-const CUDA: u64 = 900 << 20;
+/// What CUDA and its libraries take of a device, in bytes: for themselves, and for each network. Measured.
+const CUDA: u64 = 1100 << 20;
+const EACH_ON_CUDA: u64 = 64 << 20;
+
+/// How much more a CUDA device's memory has to be than what is alive at once, since gaps remain in it; measured.
+const GAPS: (u64, u64) = (7, 5);
 
 /// What is done to take less memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,13 +93,32 @@ impl Engine {
         Ok(())
     }
 
+    /// The network that reads a clip's motion: a small one of its own, or, where loading takes longer than running, that
+    /// of guided steps, which is needed anyway.
+    pub(crate) fn extractor(&self, settings: &Settings) -> NetworkKey {
+        let (shape, blocks) = (self.unet_shape(settings), settings.blocks.clone());
+        match self.lowering() {
+            Lowering::Cuda(_) => NetworkKey::Guided(shape, blocks, self.economy.forward()),
+            Lowering::Portable => NetworkKey::Extractor(shape, blocks),
+        }
+    }
+
+    /// The networks that stay while steps are done, besides those of the steps. On a GPU, all of a job do, for the next
+    /// one; elsewhere their weights are not shared, and memory is worth more than the seconds of loading.
+    pub(crate) fn staying(&self, settings: &Settings, steps: &[NetworkKey]) -> Vec<NetworkKey> {
+        if self.on_cuda() && self.economy != Economy::OneByOne {
+            return self.parts(settings, self.economy).concat();
+        }
+        steps.to_vec()
+    }
+
     /// The networks that are there at once in each part of a job.
     fn parts(&self, settings: &Settings, economy: Economy) -> Vec<Vec<NetworkKey>> {
         let (vae, unet) = (self.vae_shape(settings), self.unet_shape(settings));
         let blocks = &settings.blocks;
         let control = settings.control.as_ref().map(|control| NetworkKey::Control(control.kind, unet.clone()));
         let guided = NetworkKey::Guided(unet.clone(), blocks.clone(), economy.forward());
-        let extractor = NetworkKey::Extractor(unet.clone(), blocks.clone());
+        let extractor = self.extractor(settings);
         let denoiser = NetworkKey::Denoiser(unet);
         let with_control = |keys: &[NetworkKey]| -> Vec<NetworkKey> { control.iter().chain(keys).cloned().collect() };
         let (encoder, decoder, text) =
@@ -109,6 +133,9 @@ impl Engine {
                 vec![decoder],
             ];
         }
+        if self.on_cuda() {
+            return vec![with_control(&[encoder, text, guided, denoiser, decoder])];
+        }
         vec![with_control(&[encoder, text, extractor]), with_control(&[guided, denoiser, decoder])]
     }
 
@@ -121,15 +148,32 @@ impl Engine {
     }
 }
 
-/// Bytes of networks that are there at once. A weight that several share is there once.
+/// Bytes of the device that networks take which are there at once. A weight that several share is there once, and only
+/// one half of the autoencoder runs at a time.
 fn together(bundle: &Bundle, keys: &[NetworkKey], lowering: Lowering) -> Result<u64> {
-    let (mut total, mut shared) = (0, HashSet::new());
-    for key in keys {
+    let (mut total, mut passing, mut shared) = (0, 0, HashSet::new());
+    for key in keys.iter().filter(|key| lowering == Lowering::Portable || !key.runs_on_cpu()) {
         let (graph, folded) = bundle.folded(key, lowering)?;
         let there = folded.into_iter().filter(|tensor| tensor.shareable && !shared.insert(tensor.name.clone()));
-        total += memory::predict(&graph).total() - there.map(|tensor| tensor.length()).sum::<u64>();
+        let memory = memory::predict(&graph);
+        total += memory.weights - there.map(|tensor| tensor.length()).sum::<u64>();
+        let (working, own) = working(&memory, lowering);
+        total += own;
+        if key.is_autoencoder() {
+            passing = passing.max(working);
+        } else {
+            total += working;
+        }
     }
-    Ok(total)
+    Ok(total + passing)
+}
+
+/// Bytes that a network works in, and bytes that its libraries keep.
+fn working(memory: &Memory, lowering: Lowering) -> (u64, u64) {
+    match lowering {
+        Lowering::Cuda(_) => (memory.activations * GAPS.0 / GAPS.1, EACH_ON_CUDA),
+        Lowering::Portable => (memory.activations, 0),
+    }
 }
 
 #[cfg(test)]
@@ -158,9 +202,11 @@ mod tests {
         let more = both - bytes(&[guided], lowering);
         let memory = memory::predict(&bundle.folded(&denoiser, lowering).unwrap().0);
         println!("the denoiser alone takes {alone} bytes, beside the guided network {more}");
-        assert_eq!(alone, memory.total());
+        let (working, own) = working(&memory, lowering);
+        assert_eq!(alone, memory.weights + working + own);
         // Only what is too small to share, or kept in full precision, comes twice.
-        assert!(more >= memory.activations && more - memory.activations < memory.weights / 5, "{more} {memory:?}");
+        let work = working + own;
+        assert!(more >= work && more - work < memory.weights / 5, "{more} {memory:?}");
         // The same network twice brings nothing new to share.
         assert_eq!(bytes(&[denoiser.clone(), denoiser], lowering), alone + more);
 

@@ -197,8 +197,10 @@ pub struct Network {
 /// A network plans its memory in the first run; what that run took without a plan is of no use to the later ones.
 struct Shrink {
     device: String,
+    /// Not on the CPU within a budget, where memory goes back at once.
+    can: bool,
     always: bool,
-    first: bool,
+    next: bool,
 }
 
 /// A network's input.
@@ -246,8 +248,8 @@ impl Network {
         let replay = replay.map(|device| Replay::new(&session, device)).transpose().map_err(failed)?;
         let device = settings.cuda.map_or_else(|| "cpu:0".into(), |device| format!("gpu:{device}"));
         let (cuda, budget) = (settings.cuda.is_some(), settings.budget.is_some());
-        // Within a budget, the CPU's memory goes back at once.
-        let shrink = Shrink { device, always: cuda && budget, first: cuda || !budget };
+        let can = cuda || !budget;
+        let shrink = Shrink { device, can, always: cuda && budget, next: can };
         let name = name.into();
         Ok(Self { replay, session, _weights: weights, name, cuda, shrink, budget: settings.budget })
     }
@@ -317,6 +319,11 @@ impl Network {
         builder.commit_from_memory(model)
     }
 
+    /// After the next run, memory that is not used any more goes back to the device.
+    pub(crate) fn give_back_after_next_run(&mut self) {
+        self.shrink.next = self.shrink.can;
+    }
+
     /// Ends the profile that the settings asked for and names its file.
     pub(crate) fn end_profile(mut self) -> Result<PathBuf> {
         let path = self.session.end_profiling().map_err(|e| Error::failure(format!("{}'s profile: {e}", self.name)))?;
@@ -339,7 +346,7 @@ impl Network {
             }
         };
         let mut options = RunOptions::new().map_err(failed)?;
-        if std::mem::take(&mut self.shrink.first) || self.shrink.always {
+        if std::mem::take(&mut self.shrink.next) || self.shrink.always {
             options.set("memory.enable_memory_arena_shrinkage", &self.shrink.device).map_err(failed)?;
         }
         if let Some(replay) = &mut self.replay {

@@ -42,6 +42,9 @@ pub fn encode(
 ) -> Result<ArrayD<f32>> {
     let mut latents = Vec::with_capacity(noise.len());
     for (index, image) in pixels.axis_iter(Axis(0)).enumerate() {
+        if index + 1 == pixels.shape()[0] {
+            network.give_back_after_next_run();
+        }
         let image = image.insert_axis(Axis(0)).into_owned();
         let moments = network.run(&[("image", Input::Array(&image))], cancel)?.array("moments")?;
         let half = moments.len() / 2;
@@ -81,6 +84,9 @@ pub fn decode(
     let factor = config.downscale();
     let mut video = Array5::zeros((1, config.image_channels, frames, height * factor, width * factor));
     for frame in 0..frames {
+        if frame + 1 == frames {
+            network.give_back_after_next_run();
+        }
         let latent = latents.index_axis(Axis(2), frame).as_standard_layout().into_owned();
         let image = network.run(&[("latents", Input::Array(&latent))], cancel)?.array("image")?;
         let image = image.mapv(|v| (v / 2.0 + 0.5).clamp(0.0, 1.0));

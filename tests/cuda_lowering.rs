@@ -131,6 +131,10 @@ fn kernel(g: &mut Graph, op: &KernelOp, inputs: &[Value]) -> Result<Vec<Value>> 
             let sum = g.add(x[0], x[1])?;
             vec![g.node(Op::GegluGradient, &[sum, x[2]])?]
         }
+        KernelOp::ReversedWeight => {
+            let turned = g.transpose(x[0], &[3, 1, 2, 0])?;
+            vec![g.node(Op::Reverse(vec![1, 2]), &[turned])?]
+        }
         // Of the sums over parts only their places are told: the statistics are ones, the sums of cotangents are twos.
         KernelOp::GroupNormStatistics { groups } => vec![places(g, op, inputs, groups)?],
         KernelOp::GroupNormSums { groups, .. } => {

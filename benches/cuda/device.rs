@@ -21,7 +21,7 @@ type Off = fn(&mut Fused);
 
 /// The names that operators have in messages, and what turns each off. Own kernels come first: the names of other
 /// operators are parts of theirs.
-const FAMILIES: [(&str, Off); 20] = [
+const FAMILIES: [(&str, Off); 21] = [
     ("SumLayerNorm", |f| f.sums = false),
     ("FusedLayerNorm", |f| f.sums = false),
     ("ResidualSum", |f| f.sums = false),
@@ -33,6 +33,7 @@ const FAMILIES: [(&str, Off); 20] = [
     ("GroupNormStatistics", |f| f.norm_gradients = false),
     ("GroupNormSums", |f| f.norm_gradients = false),
     ("GegluGradient", |f| f.geglu_gradient = false),
+    ("ReversedWeight", |f| f.reversed_weights = false),
     ("Kernels", |f| *f = f.without_kernels()),
     ("NhwcConv", |f| f.convolution = false),
     ("ReversedConv", |f| f.reversed_gradient = false),

@@ -1,4 +1,5 @@
-"""GPU kernels of the CUDA lowering, in Triton: gradients of norms, GEGLU and attention, and attention over frames.
+"""GPU kernels of the CUDA lowering, in Triton: gradients of norms, GEGLU and attention, attention over frames, and
+weights turned for gradients.
 
 Each reads its tensors once and keeps sums in float32. Shapes: feature maps are channels last, tokens of a head lie
 `heads * width` apart. `compile.py` makes of this file what the library carries; no Python is needed to use it.
@@ -352,3 +353,22 @@ def geglu_gradient(x, bias, dy, dx, rows, width, block: tl.constexpr):
     half = dx.dtype.element_ty
     tl.store(dx + a_at, (b * share * d).to(half), mask)
     tl.store(dx + b_at, (a * (share + b * density) * d).to(half), mask)
+
+
+# A convolution's weight as the convolution that is its gradient takes it. Turning all of them in every step takes half
+# a percent of its time; copies that are turned once would take a third more memory than the weights.
+
+
+@triton.jit
+def reversed_weight(weight, dy, y, rows, positions, width, block: tl.constexpr):
+    """`[rows, positions, width]` to `[width, positions, rows]`, with the positions in reverse. `dy` is not read: who
+    waits for it does not turn the weight before it is needed.
+    """
+    row = tl.program_id(0) * block + tl.arange(0, block)[:, None]
+    column = tl.program_id(1) * block + tl.arange(0, block)[None, :]
+    position = tl.program_id(2)
+    inside = (row < rows) & (column < width)
+    numbers = tl.load(weight + (row * positions + position) * width + column, inside, 0.0)
+    row, column = tl.trans(row), tl.trans(column)
+    target = (column * positions + positions - 1 - position) * rows + row
+    tl.store(y + target, tl.trans(numbers), tl.trans(inside))

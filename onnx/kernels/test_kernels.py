@@ -135,6 +135,17 @@ class Kernels(unittest.TestCase):
             _, (wanted,) = expected(norm, (x,), dy)
             self.near(dx, wanted)
 
+    def test_reversed_weight(self):
+        from variants import reversed_weight_variant
+
+        shared, options = reversed_weight_variant()
+        for rows, height, columns, width in [(70, 3, 3, 130), (64, 1, 2, 5)]:
+            weight, dy = drawn(rows, height, columns, width), drawn(1)
+            got = torch.empty(width, height, columns, rows, dtype=weight.dtype, device=DEVICE)
+            grid = (triton.cdiv(rows, shared["block"]), triton.cdiv(width, shared["block"]), height * columns)
+            K.reversed_weight[grid](weight, dy, got, rows, height * columns, width, **shared, **options)
+            self.assertTrue(torch.equal(got, weight.flip(1, 2).permute(3, 1, 2, 0)))
+
     def test_geglu(self):
         from variants import geglu_variant
 

@@ -56,6 +56,10 @@ def geglu_variant():
     return {"block": 2048}, {"num_warps": 8}
 
 
+def reversed_weight_variant():
+    return {"block": 64}, {"num_warps": 8}
+
+
 def every(capability):
     """(kernel, constants, options) of everything that is carried for a compute capability."""
     if capability == 90:
@@ -76,3 +80,4 @@ def every(capability):
         for silu in (False, True):
             yield from group_norm_variants(per, silu)[0 if not silu else 1 :]
     yield "geglu_gradient", *geglu_variant()
+    yield "reversed_weight", *reversed_weight_variant()

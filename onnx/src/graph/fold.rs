@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use half::f16;
 
 use super::ir::{Element, Graph, Origin, Value};
+use super::kernel::KernelOp;
 use super::op::Op;
 use crate::weights::{Dtype, WeightInfo};
 use crate::{Error, Result};
@@ -30,7 +31,7 @@ pub struct Folded {
     pub name: String,
     /// Shape.
     pub shape: Vec<usize>,
-    /// Whether nothing looks at its numbers but a matrix product or a convolution, when it runs: such tensors can be
+    /// Whether nothing looks at its numbers but a matrix product, a convolution or a kernel, when it runs: such tensors can be
     /// given to a runtime that has no numbers of them, but an address on a device.
     pub shareable: bool,
     source: WeightInfo,
@@ -119,14 +120,15 @@ pub fn weights(graph: &Graph) -> Result<(Graph, Vec<Folded>)> {
     Ok((folded, tensors))
 }
 
-/// Every value that is read, and whether only matrix products and convolutions do, as their weight.
+/// Every value that is read, and whether only matrix products, convolutions and kernels that turn a weight do.
 fn only_in_products(graph: &Graph) -> HashMap<Value, bool> {
     let mut read: HashMap<Value, bool> = graph.outputs().iter().map(|(_, value)| (*value, false)).collect();
     for node in graph.live_nodes() {
         let product =
             matches!(node.op, Op::Gemm { .. } | Op::NhwcConv { .. } | Op::Conv { .. } | Op::ConvTranspose { .. });
+        let reversed = matches!(node.op, Op::Kernel(KernelOp::ReversedWeight));
         for (at, value) in node.inputs.iter().enumerate() {
-            *read.entry(*value).or_insert(true) &= product && at == 1;
+            *read.entry(*value).or_insert(true) &= product && at == 1 || reversed && at == 0;
         }
     }
     read

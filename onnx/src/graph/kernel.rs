@@ -100,6 +100,10 @@ pub enum KernelOp {
     },
     /// The cotangent of x for a · gelu(b), (a, b) the halves of x + bias: inputs x, bias, cotangent.
     GegluGradient,
+    /// A convolution's weight `[out, rows, columns, in]` as its gradient at the input takes it: `[in, rows, columns,
+    /// out]`, reversed along rows and columns. The second input is the cotangent; it is not read, but what waits for it
+    /// does not take memory before it is needed.
+    ReversedWeight,
 }
 
 /// The tensors of an operator, in the order that its kernel takes them in: inputs, then outputs.
@@ -141,7 +145,7 @@ const fn signature(
 }
 
 /// Every operator.
-pub const SIGNATURES: [Signature; 13] = [
+pub const SIGNATURES: [Signature; 14] = [
     signature("TemporalAttention", "temporal_attention", &[HALF; 3], &[HALF]),
     signature("TemporalAttentionGradient", "temporal_attention_gradient", &[HALF; 4], &[HALF; 3]),
     signature("AttentionStatistics", "attention_statistics", &[HALF; 4], &[FULL; 2]),
@@ -155,6 +159,7 @@ pub const SIGNATURES: [Signature; 13] = [
     signature("ResidualSum", "residual_sum", &[HALF; 3], &[HALF]),
     signature("FusedLayerNorm", "layer_norm", &[HALF; 7], &[HALF]),
     signature("SumLayerNorm", "layer_norm", &[HALF; 6], &[HALF; 2]),
+    signature("ReversedWeight", "reversed_weight", &[HALF; 2], &[HALF]),
 ];
 
 impl KernelOp {
@@ -174,6 +179,7 @@ impl KernelOp {
             Self::ResidualSum { .. } => 10,
             Self::LayerNorm { .. } => 11,
             Self::SumLayerNorm { .. } => 12,
+            Self::ReversedWeight => 13,
         }]
     }
 
@@ -207,6 +213,7 @@ impl KernelOp {
             Self::GroupNormSums { .. } => vec![shapes[1].to_vec()],
             Self::ResidualSum { .. } => vec![shapes[2].to_vec()],
             Self::SumLayerNorm { .. } => vec![shapes[0].to_vec(); 2],
+            Self::ReversedWeight => vec![vec![shapes[0][3], shapes[0][1], shapes[0][2], shapes[0][0]]],
             _ => vec![shapes[0].to_vec()],
         };
         Some(made.iter().copied().zip(outputs).collect())
@@ -309,6 +316,15 @@ impl KernelOp {
                 let grid = [rows, width.div_ceil(kernel.fact("block")?), 1];
                 Launch { kernel, grid, integers: whole(&[rows, width])?, floats: Vec::new() }
             }
+            Self::ReversedWeight => {
+                let [out, rows, columns, inner] = *shapes[0] else { return None };
+                let kernel = find(&[]).filter(|_| shapes[1].last() == Some(&out))?;
+                // Places are counted in 32 bits.
+                whole(&[out * rows * columns * inner])?;
+                let block = kernel.fact("block")?;
+                let grid = [out.div_ceil(block), inner.div_ceil(block), rows * columns];
+                Launch { kernel, grid, integers: whole(&[out, rows * columns, inner])?, floats: Vec::new() }
+            }
         };
         let [x, y, z] = launch.grid;
         (i32::try_from(x).is_ok() && y <= MOST_BLOCKS && z <= MOST_BLOCKS).then_some(launch)
@@ -409,6 +425,9 @@ mod tests {
             let shapes = vec![vec![2, 300, 2 * width], vec![2 * width], vec![2, 300, width]];
             samples.push((KernelOp::GegluGradient, shapes));
         }
+        for (out, inner) in [(320, 4), (1280, 2560)] {
+            samples.push((KernelOp::ReversedWeight, vec![vec![out, 3, 3, inner], vec![2, 8, 8, out]]));
+        }
         samples
     }
 
@@ -473,6 +492,9 @@ mod tests {
                 }
                 KernelOp::LayerNormGradient { .. } => assert!(covered(0, "block") >= x[0] * x[1]),
                 KernelOp::GegluGradient => assert!(covered(1, "block") >= x[2] / 2 && grid[0] == x[0] * x[1]),
+                KernelOp::ReversedWeight => {
+                    assert!(covered(0, "block") >= x[0] && covered(1, "block") >= x[3] && grid[2] == 9);
+                }
                 KernelOp::GroupNormStatistics { groups }
                 | KernelOp::GroupNormSums { groups, .. }
                 | KernelOp::GroupNormGradient { groups, .. } => {
@@ -504,6 +526,7 @@ mod tests {
         let norm = KernelOp::SumLayerNorm { epsilon: 1e-5, skips: true, placed: true };
         none(norm, &[&[4, 2, 320], &[320], &[4, 2, 320], &[320], &[320], &[320]]);
         none(KernelOp::GegluGradient, &[&[4, 7], &[7], &[4, 3]]);
+        none(KernelOp::ReversedWeight, &[&[4, 3, 3, 8], &[1, 2, 2, 8]]);
     }
 
     #[test]

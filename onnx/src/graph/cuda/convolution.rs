@@ -1,6 +1,7 @@
 //! Convolutions of channels-last feature maps, their gradients at the input, and resizing.
 
 use super::super::ir::{FeatureMap, Graph, Layout, Value};
+use super::super::kernel::KernelOp;
 use super::super::op::Op;
 use super::super::portable::readers;
 use super::Lowering;
@@ -52,14 +53,25 @@ impl Lowering {
         }
         let fits = top.max(bottom) < rows && left.max(right) < columns;
         if self.fused.convolution && self.fused.reversed_gradient && stride == 1 && fits {
-            let weight = g.transpose(weight, &[1, 2, 3, 0])?;
-            let weight = g.node(Op::Reverse(vec![1, 2]), &[weight])?;
+            let weight = self.reversed(g, weight, dy)?;
             let padding = [rows - 1 - top, columns - 1 - left, rows - 1 - bottom, columns - 1 - right];
             return g.node(Op::NhwcConv { stride, padding }, &[dy, weight]);
         }
         let dy = g.transpose(dy, &TO_CHANNELS_FIRST)?;
         let dx = g.node(Op::ConvTranspose { stride, padding, height, width }, &[dy, weight])?;
         g.transpose(dx, &TO_CHANNELS_LAST)
+    }
+
+    /// The weight `[out, in, rows, columns]` as `[in, rows, columns, out]`, reversed along rows and columns.
+    fn reversed(&self, g: &mut Graph, weight: Value, dy: Value) -> Result<Value> {
+        if self.fused.reversed_weights {
+            let last = g.transpose(weight, &TO_CHANNELS_LAST)?;
+            if let Some(reversed) = super::kernel(g, KernelOp::ReversedWeight, &[last, dy])? {
+                return Ok(reversed[0]);
+            }
+        }
+        let weight = g.transpose(weight, &[1, 2, 3, 0])?;
+        g.node(Op::Reverse(vec![1, 2]), &[weight])
     }
 }
 
