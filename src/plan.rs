@@ -154,7 +154,7 @@ fn together(bundle: &Bundle, keys: &[NetworkKey], lowering: Lowering) -> Result<
     let (mut total, mut passing, mut shared) = (0, 0, HashSet::new());
     for key in keys.iter().filter(|key| lowering == Lowering::Portable || !key.runs_on_cpu()) {
         let (graph, folded) = bundle.folded(key, lowering)?;
-        let there = folded.into_iter().filter(|tensor| tensor.shareable && !shared.insert(tensor.name.clone()));
+        let there = folded.into_iter().filter(|tensor| tensor.shareable && !shared.insert(tensor.numbers.clone()));
         let memory = memory::predict(&graph);
         total += memory.weights - there.map(|tensor| tensor.length()).sum::<u64>();
         let (working, own) = working(&memory, lowering);

@@ -1,11 +1,13 @@
-//! Weights that networks of one engine share: a tensor is on the device once, whichever networks read it.
+//! Weights that networks of one engine share: numbers are on the device once, whichever networks read them, and in
+//! whichever shapes.
 //!
 //! ONNX Runtime computes with such a tensor where it lies. It never sees the numbers when it loads a network, so only
 //! those tensors are shared that nothing looks at before a run ([`Folded::shareable`]).
 
-use std::collections::{HashMap, HashSet};
-use std::ffi::CString;
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
 use std::path::Path;
+use std::ptr::with_exposed_provenance_mut;
 use std::sync::{Arc, Mutex, Weak};
 
 use half::f16;
@@ -20,37 +22,51 @@ use crate::kernels::{Card, DeviceMemory};
 use crate::session::{RunSettings, failure};
 use crate::sync::lock;
 
-/// The tensors that are there, by name; each is freed with the last network that reads it.
+/// The numbers that are there, by name; they are freed with the last network that reads them.
 pub struct SharedWeights {
     cuda: Option<i32>,
     budget: Option<u64>,
-    tensors: Mutex<HashMap<String, Weak<SharedTensor>>>,
+    numbers: Mutex<HashMap<String, Weak<Numbers>>>,
 }
 
 /// The weights that one network is given besides those of its file.
 #[derive(Default)]
 pub struct Weights {
     own: Vec<(String, DynValue)>,
-    shared: Vec<Arc<SharedTensor>>,
+    shared: Vec<SharedTensor>,
 }
 
-/// A tensor that sessions read where it lies.
+/// Numbers in the shape in which a session reads them where they lie.
 struct SharedTensor {
     name: CString,
-    /// Before the memory that it lies in.
+    /// Before the numbers.
     value: TensorRefMut<'static, f16>,
-    _memory: Memory,
+    _numbers: Arc<Numbers>,
 }
 
-enum Memory {
-    Host { _numbers: Vec<f16> },
-    Device { _memory: DeviceMemory },
+/// Where numbers lie.
+enum Numbers {
+    /// The address is that of the numbers, which stay where they are.
+    Host {
+        address: usize,
+        _numbers: Vec<f16>,
+    },
+    Device(DeviceMemory),
+}
+
+impl Numbers {
+    fn address(&self) -> *mut c_void {
+        match self {
+            Self::Host { address, .. } => with_exposed_provenance_mut(*address),
+            Self::Device(memory) => memory.address(),
+        }
+    }
 }
 
 impl SharedWeights {
     /// No tensors yet. They will lie where networks with these settings run.
     pub fn new(settings: &RunSettings) -> Self {
-        Self { cuda: settings.cuda, budget: settings.budget, tensors: Mutex::default() }
+        Self { cuda: settings.cuda, budget: settings.budget, numbers: Mutex::default() }
     }
 
     /// The weights of a network. Those that another network shares are taken as they are; the others are read from the
@@ -60,21 +76,28 @@ impl SharedWeights {
     /// When the file cannot be read, or there is no memory for a tensor.
     pub fn weights(&self, tensors: &[Folded], file: &Path) -> Result<Weights> {
         let (shareable, own): (Vec<&Folded>, Vec<&Folded>) = tensors.iter().partition(|tensor| tensor.shareable);
-        let mut shared: Vec<Arc<SharedTensor>> = {
-            let mut there = lock(&self.tensors);
-            there.retain(|_, tensor| tensor.strong_count() > 0);
-            shareable.iter().filter_map(|tensor| there.get(&tensor.name)?.upgrade()).collect()
-        };
-        let taken: HashSet<&[u8]> = shared.iter().map(|tensor| tensor.name.as_bytes()).collect();
-        let missing: Vec<&Folded> =
-            shareable.into_iter().filter(|tensor| !taken.contains(tensor.name.as_bytes())).collect();
+        let mut taken: HashMap<&str, Arc<Numbers>> = HashMap::new();
+        let mut missing: HashMap<&str, &Folded> = HashMap::new();
+        {
+            let mut there = lock(&self.numbers);
+            there.retain(|_, numbers| numbers.strong_count() > 0);
+            for tensor in &shareable {
+                match there.get(&tensor.numbers).and_then(Weak::upgrade) {
+                    Some(numbers) => taken.insert(&tensor.numbers, numbers).map(drop),
+                    None => missing.insert(&tensor.numbers, tensor).map(drop),
+                };
+            }
+        }
+        let missing: Vec<&Folded> = missing.into_values().collect();
         let made = fold::make(&missing, file, |tensor, numbers| self.place(tensor, numbers).map(Arc::new))?;
-        let mut there = lock(&self.tensors);
-        for (tensor, shared) in missing.iter().zip(&made) {
-            there.insert(tensor.name.clone(), Arc::downgrade(shared));
+        let mut there = lock(&self.numbers);
+        for (tensor, numbers) in missing.iter().zip(made) {
+            there.insert(tensor.numbers.clone(), Arc::downgrade(&numbers));
+            taken.insert(&tensor.numbers, numbers);
         }
         drop(there);
-        shared.extend(made);
+        let shared = shareable.iter().map(|tensor| self.shaped(tensor, taken[tensor.numbers.as_str()].clone()));
+        let shared = shared.collect::<Result<Vec<_>>>()?;
         let own = fold::make(&own, file, |tensor, numbers| {
             let value = Tensor::from_array((tensor.shape.clone(), numbers)).map_err(|e| self.failed(tensor, &e))?;
             Ok((tensor.name.clone(), value.into_dyn()))
@@ -82,25 +105,27 @@ impl SharedWeights {
         Ok(Weights { own, shared })
     }
 
-    fn place(&self, tensor: &Folded, mut numbers: Vec<f16>) -> Result<SharedTensor> {
-        let name = CString::new(tensor.name.as_str()).map_err(|e| self.failed(tensor, &e))?;
-        let (device, number) = self.cuda.map_or((AllocationDevice::CPU, 0), |number| (AllocationDevice::CUDA, number));
-        let (address, memory) = match self.cuda {
+    fn place(&self, tensor: &Folded, mut numbers: Vec<f16>) -> Result<Numbers> {
+        match self.cuda {
             Some(number) => {
                 let memory = Card::get(number).and_then(|card| DeviceMemory::holding(card, &numbers));
-                let memory = memory.map_err(|e| self.failed(tensor, &e))?;
-                (memory.address(), Memory::Device { _memory: memory })
+                Ok(Numbers::Device(memory.map_err(|e| self.failed(tensor, &e))?))
             }
             // Moving the vector does not move its numbers.
-            None => (numbers.as_mut_ptr().cast(), Memory::Host { _numbers: numbers }),
-        };
+            None => Ok(Numbers::Host { address: numbers.as_mut_ptr().expose_provenance(), _numbers: numbers }),
+        }
+    }
+
+    fn shaped(&self, tensor: &Folded, numbers: Arc<Numbers>) -> Result<SharedTensor> {
+        let name = CString::new(tensor.name.as_str()).map_err(|e| self.failed(tensor, &e))?;
+        let (device, number) = self.cuda.map_or((AllocationDevice::CPU, 0), |number| (AllocationDevice::CUDA, number));
         let info = MemoryInfo::new(device, number, AllocatorType::Device, MemoryType::Default);
         let info = info.map_err(|e| self.failed(tensor, &e))?;
         let shape = Shape::new(tensor.shape.iter().map(|length| *length as i64));
-        // SAFETY: the memory is of that device and holds as many numbers as the shape says, since it was made of it. It
-        // stays in place, and is freed behind the value, which is dropped before it.
-        let value = unsafe { TensorRefMut::from_raw(info, address, shape) }.map_err(|e| self.failed(tensor, &e))?;
-        Ok(SharedTensor { name, value, _memory: memory })
+        // SAFETY: the memory is of that device and holds as many numbers as the shape says: changes of shape do not change
+        // their count. It stays in place, and is freed behind the value, which is dropped before it.
+        let value = unsafe { TensorRefMut::from_raw(info, numbers.address(), shape) };
+        Ok(SharedTensor { name, value: value.map_err(|e| self.failed(tensor, &e))?, _numbers: numbers })
     }
 
     fn failed(&self, tensor: &Folded, e: &dyn std::fmt::Display) -> Error {
@@ -187,7 +212,7 @@ mod tests {
         let (folder, file) = (folder.path(), folder.path().join(FILE));
         let index = weight_file(folder);
         let pool = SharedWeights::new(&RunSettings::default());
-        let there = || lock(&pool.tensors).values().filter(|tensor| tensor.strong_count() > 0).count();
+        let there = || lock(&pool.numbers).values().filter(|numbers| numbers.strong_count() > 0).count();
 
         let (small, small_tensors) = fold::weights(&graph(&index, false)).unwrap();
         let (large, large_tensors) = fold::weights(&graph(&index, true)).unwrap();
@@ -201,8 +226,8 @@ mod tests {
         // Nothing is read where all is there.
         std::fs::write(&file, "").unwrap();
         let weights = pool.weights(&small_tensors, &file).unwrap();
-        let shared = lock(&pool.tensors)["matrix|half"].upgrade().unwrap();
-        assert!(Arc::ptr_eq(&shared, &weights.shared[0]));
+        let shared = lock(&pool.numbers)["matrix|half"].upgrade().unwrap();
+        assert!(Arc::ptr_eq(&shared, &weights.shared[0]._numbers));
         let mut second = load(&small, folder, weights).unwrap();
         assert_eq!(there(), 2);
         let column: Vec<f32> = (0..64).map(|row| (64 * row % 31) as f32 / 8.0).collect();
@@ -210,7 +235,7 @@ mod tests {
 
         // Both compute with the numbers where they lie.
         let before = run(&mut first);
-        let place = shared.value.data_ptr().cast::<f16>().cast_mut();
+        let place = shared.address().cast::<f16>();
         // SAFETY: the tensor has numbers there, and no network runs.
         unsafe { place.write(f16::from_f32(100.0)) };
         assert_eq!(run(&mut second)[[0, 0]], 100.0);
@@ -223,6 +248,38 @@ mod tests {
         assert_eq!(there(), 0);
         let gone = pool.weights(&small_tensors, &file).err().unwrap().to_string();
         assert!(gone.contains(FILE), "{gone}");
+    }
+
+    #[test]
+    fn tensors_of_other_shapes_have_the_same_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        let (folder, file) = (folder.path(), folder.path().join(FILE));
+        let index = weight_file(folder);
+        let mut g = graph(&index, false);
+        let x = g.inputs()[0];
+        let x = g.cast(x, Element::Float16).unwrap();
+        let x = g.reshape(x, &[1, 128]).unwrap();
+        let matrix = g.weight("matrix", index.require("matrix").unwrap()).unwrap();
+        let matrix = g.cast(matrix, Element::Float16).unwrap();
+        let wide = g.reshape(matrix, &[32, 128]).unwrap();
+        let z = g.node(Op::Gemm { transpose: true }, &[x, wide]).unwrap();
+        let z = g.cast(z, Element::Float32).unwrap();
+        g.output("z", z);
+        let (g, tensors) = fold::weights(&g).unwrap();
+        let names: Vec<&str> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+        assert_eq!(names, ["matrix|half", "matrix|half|reshaped 32 128"]);
+        assert!(tensors.iter().all(|tensor| tensor.shareable && tensor.numbers == "matrix|half"));
+
+        let pool = SharedWeights::new(&RunSettings::default());
+        let mut network = load(&g, folder, pool.weights(&tensors, &file).unwrap()).unwrap();
+        assert_eq!(lock(&pool.numbers).len(), 1);
+        let mut x = ArrayD::zeros(IxDyn(&[2, 64]));
+        x[[0, 0]] = 1.0;
+        let outputs = network.run(&[("x", Input::Array(&x))], &Cancel::default()).unwrap();
+        let numbers =
+            |step: usize, count: usize| (0..count).map(|at| (step * at % 31) as f32 / 8.0).collect::<Vec<_>>();
+        assert_eq!(outputs.array("y").unwrap().into_raw_vec_and_offset().0[..64], numbers(64, 64));
+        assert_eq!(outputs.array("z").unwrap().into_raw_vec_and_offset().0, numbers(128, 32));
     }
 
     #[test]

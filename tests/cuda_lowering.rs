@@ -131,9 +131,19 @@ fn kernel(g: &mut Graph, op: &KernelOp, inputs: &[Value]) -> Result<Vec<Value>> 
             let sum = g.add(x[0], x[1])?;
             vec![g.node(Op::GegluGradient, &[sum, x[2]])?]
         }
-        KernelOp::ReversedWeight => {
-            let turned = g.transpose(x[0], &[3, 1, 2, 0])?;
-            vec![g.node(Op::Reverse(vec![1, 2]), &[turned])?]
+        KernelOp::NeighbourSum => {
+            // The gradient of the convolution that sends each channel's nine neighbours to nine channels.
+            let channels = g.shape(x[0])[3] / 9;
+            let parts = g.transpose(x[0], &FIRST)?;
+            let mut weight = vec![0.0; 9 * channels * channels * 9];
+            for (part, channel) in (0..9).flat_map(|part| (0..channels).map(move |channel| (part, channel))) {
+                weight[((part * channels + channel) * channels + channel) * 9 + part] = 1.0;
+            }
+            let weight = g.constant_of(Element::Float32, &weight, &[9 * channels, channels, 3, 3])?;
+            let (height, width) = (g.shape(parts)[2], g.shape(parts)[3]);
+            let op = Op::ConvTranspose { stride: 1, padding: [1; 4], height, width };
+            let dx = g.node(op, &[parts, weight])?;
+            vec![g.transpose(dx, &LAST)?]
         }
         // Of the sums over parts only their places are told: the statistics are ones, the sums of cotangents are twos.
         KernelOp::GroupNormStatistics { groups } => vec![places(g, op, inputs, groups)?],
@@ -483,6 +493,19 @@ fn check_kernels(values: Forward) {
         g.node(Op::Geglu, &[h])
     });
     assert_eq!(kernels(&graph), ["FusedGegluGradient"]);
+
+    // Of a weight that is small, a second copy does no harm.
+    for (out, names) in [(1024, &["NeighbourSum"][..]), (16, &[])] {
+        let weight = [out, 512, 3, 3];
+        let shapes: [&[usize]; 2] = [&[1, 512, 2, 3, 4], &weight];
+        let graph = half(&format!("convolution to {out} channels"), &shapes, &|g, x| {
+            let map = g.from_video(x[0])?;
+            let weight = g.scale(x[1], 0.02)?;
+            let y = g.node(Op::Conv { stride: 1, padding: [1; 4] }, &[map, weight])?;
+            g.to_video(y, 2)
+        });
+        assert_eq!(kernels(&graph), names);
+    }
 
     // Video in and out, since layouts differ.
     let video: [&[usize]; 3] = [&[1, 320, 2, 3, 4], &[320], &[320]];

@@ -191,6 +191,7 @@ fn cases() -> Vec<Case> {
     vec![
         case("linear", "", &[2, 256, 320], |g, draw, x| linear(g, draw, 640, x)),
         case("convolution", "NhwcConv", &[1, 64, 2, 32, 32], conv(128, 3, 1, [1; 4])),
+        case("convolution to 1280 channels", "NeighbourSum", &[1, 640, 2, 16, 16], conv(1280, 3, 1, [1; 4])),
         case("convolution 1×1", "", &[1, 64, 2, 16, 16], conv(128, 1, 1, [0; 4])),
         case("convolution, stride 2", "NhwcConv", &[1, 64, 2, 32, 32], conv(64, 3, 2, [1; 4])),
         case("convolution, padded at one side", "", &[1, 64, 1, 32, 32], conv(64, 3, 2, [0, 0, 1, 1])),

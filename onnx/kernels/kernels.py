@@ -1,5 +1,5 @@
-"""GPU kernels of the CUDA lowering, in Triton: gradients of norms, GEGLU and attention, attention over frames, and
-weights turned for gradients.
+"""GPU kernels of the CUDA lowering, in Triton: gradients of norms, GEGLU, attention and convolutions, and attention
+over frames.
 
 Each reads its tensors once and keeps sums in float32. Shapes: feature maps are channels last, tokens of a head lie
 `heads * width` apart. `compile.py` makes of this file what the library carries; no Python is needed to use it.
@@ -355,20 +355,22 @@ def geglu_gradient(x, bias, dy, dx, rows, width, block: tl.constexpr):
     tl.store(dx + b_at, (a * (share + b * density) * d).to(half), mask)
 
 
-# A convolution's weight as the convolution that is its gradient takes it. Turning all of them in every step takes half
-# a percent of its time; copies that are turned once would take a third more memory than the weights.
+# The gradient of a 3×3 convolution with a border of one at its input: after one matrix product gave what each position
+# sends to its neighbours and itself, each adds up what it was sent.
 
 
 @triton.jit
-def reversed_weight(weight, dy, y, rows, positions, width, block: tl.constexpr):
-    """`[rows, positions, width]` to `[width, positions, rows]`, with the positions in reverse. `dy` is not read: who
-    waits for it does not turn the weight before it is needed.
-    """
-    row = tl.program_id(0) * block + tl.arange(0, block)[:, None]
-    column = tl.program_id(1) * block + tl.arange(0, block)[None, :]
-    position = tl.program_id(2)
-    inside = (row < rows) & (column < width)
-    numbers = tl.load(weight + (row * positions + position) * width + column, inside, 0.0)
-    row, column = tl.trans(row), tl.trans(column)
-    target = (column * positions + positions - 1 - position) * rows + row
-    tl.store(y + target, tl.trans(numbers), tl.trans(inside))
+def neighbour_sum(parts, y, rows, width, n, block: tl.constexpr):
+    position = tl.program_id(0)
+    row, column = position // width % rows, position % width
+    position = position.to(tl.int64)
+    channel = tl.program_id(1) * block + tl.arange(0, block)
+    total = tl.zeros([block], tl.float32)
+    for down in tl.static_range(3):
+        for right in tl.static_range(3):
+            above, left = row + 1 - down, column + 1 - right
+            inside = (above >= 0) & (above < rows) & (left >= 0) & (left < width)
+            sender = position + (1 - down) * width + 1 - right
+            at = (sender * 9 + down * 3 + right) * n + channel
+            total += tl.load(parts + at, channel < tl.where(inside, n, 0), 0.0).to(tl.float32)
+    tl.store(y + position * n + channel, total.to(y.dtype.element_ty), channel < n)

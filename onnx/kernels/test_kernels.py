@@ -135,16 +135,23 @@ class Kernels(unittest.TestCase):
             _, (wanted,) = expected(norm, (x,), dy)
             self.near(dx, wanted)
 
-    def test_reversed_weight(self):
-        from variants import reversed_weight_variant
+    def test_convolution(self):
+        from variants import neighbour_sum_variant
 
-        shared, options = reversed_weight_variant()
-        for rows, height, columns, width in [(70, 3, 3, 130), (64, 1, 2, 5)]:
-            weight, dy = drawn(rows, height, columns, width), drawn(1)
-            got = torch.empty(width, height, columns, rows, dtype=weight.dtype, device=DEVICE)
-            grid = (triton.cdiv(rows, shared["block"]), triton.cdiv(width, shared["block"]), height * columns)
-            K.reversed_weight[grid](weight, dy, got, rows, height * columns, width, **shared, **options)
-            self.assertTrue(torch.equal(got, weight.flip(1, 2).permute(3, 1, 2, 0)))
+        shared, options = neighbour_sum_variant()
+        for images, rows, columns, inner, out in [(2, 3, 5, 70, 40), (1, 1, 4, 1100, 8)]:
+            weight, dy = drawn(out, 3, 3, inner), drawn(images, rows, columns, out)
+            parts = dy.flatten(0, 2) @ weight.flatten(1)
+            dx = torch.empty(images, rows, columns, inner, dtype=dy.dtype, device=DEVICE)
+            grid = (images * rows * columns, triton.cdiv(inner, shared["block"]))
+            K.neighbour_sum[grid](parts, dx, rows, columns, inner, **shared, **options)
+
+            def convolution(x):
+                y = F.conv2d(x.permute(0, 3, 1, 2), weight.double().permute(0, 3, 1, 2), padding=1)
+                return y.permute(0, 2, 3, 1)
+
+            _, (wanted,) = expected(convolution, (torch.zeros_like(dx),), dy)
+            self.near(dx, wanted)
 
     def test_geglu(self):
         from variants import geglu_variant

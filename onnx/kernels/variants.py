@@ -56,8 +56,8 @@ def geglu_variant():
     return {"block": 2048}, {"num_warps": 8}
 
 
-def reversed_weight_variant():
-    return {"block": 64}, {"num_warps": 8}
+def neighbour_sum_variant():
+    return {"block": 1024}, {"num_warps": 4}
 
 
 def every(capability):
@@ -80,4 +80,4 @@ def every(capability):
         for silu in (False, True):
             yield from group_norm_variants(per, silu)[0 if not silu else 1 :]
     yield "geglu_gradient", *geglu_variant()
-    yield "reversed_weight", *reversed_weight_variant()
+    yield "neighbour_sum", *neighbour_sum_variant()

@@ -138,8 +138,8 @@ fn every_operator_is_taken_with_all_its_outputs() {
     let sums = node(&mut g, op, &[map, partial, full, full, map])[0];
     let op = KernelOp::GroupNormGradient { groups, epsilon, silu: true };
     node(&mut g, op, &[map, partial, sums, full, full, map]);
-    let weight = input(&mut g, "weight", &[320, 3, 3, 7]);
-    node(&mut g, KernelOp::ReversedWeight, &[weight, map]);
+    let parts = input(&mut g, "parts", &[2, 4, 5, 9 * 7]);
+    node(&mut g, KernelOp::NeighbourSum, &[parts]);
     for (at, value) in outputs.iter().enumerate() {
         g.output(format!("output.{at}"), *value);
     }
@@ -182,8 +182,8 @@ fn every_operator_is_taken_with_all_its_outputs() {
     assert_eq!((parameters[3], parameters[0]), (parameters[4], parameters[5]));
     assert_ne!(parameters[1], parameters[2]);
     assert!(launched.iter().all(|(.., parameters)| parameters[0] != 0));
-    let (_, _, grid, parameters) = find("reversed_weight");
-    assert_eq!((*grid, &parameters[3..]), ([5, 1, 9], &[320, 9, 7, 0, 0][..]));
+    let (_, _, grid, parameters) = find("neighbour_sum");
+    assert_eq!((*grid, &parameters[2..]), ([40, 1, 1], &[4, 5, 7, 0, 0][..]));
     assert_eq!(launched.len(), 13);
 }
 

@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use half::f16;
 
 use super::ir::{Element, Graph, Origin, Value};
-use super::kernel::KernelOp;
 use super::op::Op;
 use crate::weights::{Dtype, WeightInfo};
 use crate::{Error, Result};
@@ -29,9 +28,11 @@ const SHARED_FROM: u64 = 4 << 10;
 pub struct Folded {
     /// Its name in the graph, which says what it is made of.
     pub name: String,
+    /// The same for its numbers in their order: tensors that differ in nothing but their shape have one name here.
+    pub numbers: String,
     /// Shape.
     pub shape: Vec<usize>,
-    /// Whether nothing looks at its numbers but a matrix product, a convolution or a kernel, when it runs: such tensors can be
+    /// Whether nothing looks at its numbers but a matrix product or a convolution, when it runs: such tensors can be
     /// given to a runtime that has no numbers of them, but an address on a device.
     pub shareable: bool,
     source: WeightInfo,
@@ -80,6 +81,7 @@ pub fn weights(graph: &Graph) -> Result<(Graph, Vec<Folded>)> {
                     (Some(tensor), _) => Some(tensor.clone()),
                     (None, Origin::Weight(source)) => Some(Folded {
                         name: info.name.clone(),
+                        numbers: info.name.clone(),
                         shape: info.shape.clone(),
                         shareable: false,
                         source: source.clone(),
@@ -97,6 +99,9 @@ pub fn weights(graph: &Graph) -> Result<(Graph, Vec<Folded>)> {
         tensor.steps.push((node.op.clone(), g.shape(inputs[0]).to_vec()));
         tensor.shape = graph.shape(node.outputs[0]).to_vec();
         tensor.name += &step_name(&node.op);
+        if !matches!(node.op, Op::Reshape(_)) {
+            tensor.numbers.clone_from(&tensor.name);
+        }
         let info =
             WeightInfo { dtype: Dtype::F16, shape: tensor.shape.clone(), offset: NOWHERE, length: tensor.length() };
         let value = g.weight(&tensor.name, &info)?;
@@ -112,7 +117,7 @@ pub fn weights(graph: &Graph) -> Result<(Graph, Vec<Folded>)> {
             (Some(tensor), _) => tensors.push(Folded { shareable, ..tensor }),
             (None, Origin::Weight(source)) if shareable && source.dtype == Dtype::F16 => {
                 let (name, shape, source) = (info.name.clone(), info.shape.clone(), source.clone());
-                tensors.push(Folded { name, shape, shareable, source, steps: Vec::new() });
+                tensors.push(Folded { numbers: name.clone(), name, shape, shareable, source, steps: Vec::new() });
             }
             _ => {}
         }
@@ -120,15 +125,14 @@ pub fn weights(graph: &Graph) -> Result<(Graph, Vec<Folded>)> {
     Ok((folded, tensors))
 }
 
-/// Every value that is read, and whether only matrix products, convolutions and kernels that turn a weight do.
+/// Every value that is read, and whether only matrix products and convolutions do, as their weight.
 fn only_in_products(graph: &Graph) -> HashMap<Value, bool> {
     let mut read: HashMap<Value, bool> = graph.outputs().iter().map(|(_, value)| (*value, false)).collect();
     for node in graph.live_nodes() {
         let product =
             matches!(node.op, Op::Gemm { .. } | Op::NhwcConv { .. } | Op::Conv { .. } | Op::ConvTranspose { .. });
-        let reversed = matches!(node.op, Op::Kernel(KernelOp::ReversedWeight));
         for (at, value) in node.inputs.iter().enumerate() {
-            *read.entry(*value).or_insert(true) &= product && at == 1 || reversed && at == 0;
+            *read.entry(*value).or_insert(true) &= product && at == 1;
         }
     }
     read

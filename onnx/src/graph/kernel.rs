@@ -11,6 +11,9 @@ use crate::{Error, Result};
 /// Blocks at most in the second and the third direction; the first takes 2³¹ − 1.
 const MOST_BLOCKS: usize = 65535;
 
+/// Positions that a 3×3 convolution reads.
+const NEIGHBOURS: usize = 9;
+
 /// An operation with a kernel of its own. Tensors of attention are `[batch, tokens, heads · width]`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum KernelOp {
@@ -100,10 +103,10 @@ pub enum KernelOp {
     },
     /// The cotangent of x for a · gelu(b), (a, b) the halves of x + bias: inputs x, bias, cotangent.
     GegluGradient,
-    /// A convolution's weight `[out, rows, columns, in]` as its gradient at the input takes it: `[in, rows, columns,
-    /// out]`, reversed along rows and columns. The second input is the cotangent; it is not read, but what waits for it
-    /// does not take memory before it is needed.
-    ReversedWeight,
+    /// The gradient of a 3×3 convolution with a border of one, from what each position sends to its neighbours: input
+    /// `[images, rows, columns, 9 · channels]`, the part for the position (1, 1) further down and right last; output
+    /// `[images, rows, columns, channels]`.
+    NeighbourSum,
 }
 
 /// The tensors of an operator, in the order that its kernel takes them in: inputs, then outputs.
@@ -159,7 +162,7 @@ pub const SIGNATURES: [Signature; 14] = [
     signature("ResidualSum", "residual_sum", &[HALF; 3], &[HALF]),
     signature("FusedLayerNorm", "layer_norm", &[HALF; 7], &[HALF]),
     signature("SumLayerNorm", "layer_norm", &[HALF; 6], &[HALF; 2]),
-    signature("ReversedWeight", "reversed_weight", &[HALF; 2], &[HALF]),
+    signature("NeighbourSum", "neighbour_sum", &[HALF], &[HALF]),
 ];
 
 impl KernelOp {
@@ -179,7 +182,7 @@ impl KernelOp {
             Self::ResidualSum { .. } => 10,
             Self::LayerNorm { .. } => 11,
             Self::SumLayerNorm { .. } => 12,
-            Self::ReversedWeight => 13,
+            Self::NeighbourSum => 13,
         }]
     }
 
@@ -213,7 +216,7 @@ impl KernelOp {
             Self::GroupNormSums { .. } => vec![shapes[1].to_vec()],
             Self::ResidualSum { .. } => vec![shapes[2].to_vec()],
             Self::SumLayerNorm { .. } => vec![shapes[0].to_vec(); 2],
-            Self::ReversedWeight => vec![vec![shapes[0][3], shapes[0][1], shapes[0][2], shapes[0][0]]],
+            Self::NeighbourSum => vec![vec![shapes[0][0], shapes[0][1], shapes[0][2], shapes[0][3] / NEIGHBOURS]],
             _ => vec![shapes[0].to_vec()],
         };
         Some(made.iter().copied().zip(outputs).collect())
@@ -316,14 +319,11 @@ impl KernelOp {
                 let grid = [rows, width.div_ceil(kernel.fact("block")?), 1];
                 Launch { kernel, grid, integers: whole(&[rows, width])?, floats: Vec::new() }
             }
-            Self::ReversedWeight => {
-                let [out, rows, columns, inner] = *shapes[0] else { return None };
-                let kernel = find(&[]).filter(|_| shapes[1].last() == Some(&out))?;
-                // Places are counted in 32 bits.
-                whole(&[out * rows * columns * inner])?;
-                let block = kernel.fact("block")?;
-                let grid = [out.div_ceil(block), inner.div_ceil(block), rows * columns];
-                Launch { kernel, grid, integers: whole(&[out, rows * columns, inner])?, floats: Vec::new() }
+            Self::NeighbourSum => {
+                let [images, rows, columns, parts] = *shapes[0] else { return None };
+                let (channels, kernel) = (parts / NEIGHBOURS, find(&[]).filter(|_| parts.is_multiple_of(NEIGHBOURS))?);
+                let grid = [images * rows * columns, channels.div_ceil(kernel.fact("block")?), 1];
+                Launch { kernel, grid, integers: whole(&[rows, columns, channels])?, floats: Vec::new() }
             }
         };
         let [x, y, z] = launch.grid;
@@ -425,8 +425,8 @@ mod tests {
             let shapes = vec![vec![2, 300, 2 * width], vec![2 * width], vec![2, 300, width]];
             samples.push((KernelOp::GegluGradient, shapes));
         }
-        for (out, inner) in [(320, 4), (1280, 2560)] {
-            samples.push((KernelOp::ReversedWeight, vec![vec![out, 3, 3, inner], vec![2, 8, 8, out]]));
+        for channels in [7, 2560] {
+            samples.push((KernelOp::NeighbourSum, vec![vec![2, 3, 4, 9 * channels]]));
         }
         samples
     }
@@ -492,8 +492,8 @@ mod tests {
                 }
                 KernelOp::LayerNormGradient { .. } => assert!(covered(0, "block") >= x[0] * x[1]),
                 KernelOp::GegluGradient => assert!(covered(1, "block") >= x[2] / 2 && grid[0] == x[0] * x[1]),
-                KernelOp::ReversedWeight => {
-                    assert!(covered(0, "block") >= x[0] && covered(1, "block") >= x[3] && grid[2] == 9);
+                KernelOp::NeighbourSum => {
+                    assert!(covered(1, "block") >= x[3] / 9 && grid[0] == x[0] * x[1] * x[2]);
                 }
                 KernelOp::GroupNormStatistics { groups }
                 | KernelOp::GroupNormSums { groups, .. }
@@ -526,7 +526,7 @@ mod tests {
         let norm = KernelOp::SumLayerNorm { epsilon: 1e-5, skips: true, placed: true };
         none(norm, &[&[4, 2, 320], &[320], &[4, 2, 320], &[320], &[320], &[320]]);
         none(KernelOp::GegluGradient, &[&[4, 7], &[7], &[4, 3]]);
-        none(KernelOp::ReversedWeight, &[&[4, 3, 3, 8], &[1, 2, 2, 8]]);
+        none(KernelOp::NeighbourSum, &[&[4, 3, 3, 8]]);
     }
 
     #[test]

@@ -10,6 +10,9 @@ use crate::Result;
 const TO_CHANNELS_FIRST: [usize; 4] = [0, 3, 1, 2];
 const TO_CHANNELS_LAST: [usize; 4] = [0, 2, 3, 1];
 
+/// Bytes of a weight of which no second copy is kept.
+const LARGE: usize = 8 << 20;
+
 impl Lowering {
     /// Inputs x, weight `[out, in, rows, columns]`, optional bias.
     pub(super) fn conv(&self, g: &mut Graph, stride: usize, padding: [usize; 4], inputs: &[Value]) -> Result<Value> {
@@ -51,9 +54,13 @@ impl Lowering {
             let matrix = g.reshape(weight, &[out, inner])?;
             return super::linear(g, false, &[dy, matrix]);
         }
+        if let Some(dx) = self.large_weight_gradient(g, stride, padding, dy, weight)? {
+            return Ok(dx);
+        }
         let fits = top.max(bottom) < rows && left.max(right) < columns;
         if self.fused.convolution && self.fused.reversed_gradient && stride == 1 && fits {
-            let weight = self.reversed(g, weight, dy)?;
+            let weight = g.transpose(weight, &[1, 2, 3, 0])?;
+            let weight = g.node(Op::Reverse(vec![1, 2]), &[weight])?;
             let padding = [rows - 1 - top, columns - 1 - left, rows - 1 - bottom, columns - 1 - right];
             return g.node(Op::NhwcConv { stride, padding }, &[dy, weight]);
         }
@@ -62,16 +69,26 @@ impl Lowering {
         g.transpose(dx, &TO_CHANNELS_LAST)
     }
 
-    /// The weight `[out, in, rows, columns]` as `[in, rows, columns, out]`, reversed along rows and columns.
-    fn reversed(&self, g: &mut Graph, weight: Value, dy: Value) -> Result<Value> {
-        if self.fused.reversed_weights {
-            let last = g.transpose(weight, &TO_CHANNELS_LAST)?;
-            if let Some(reversed) = super::kernel(g, KernelOp::ReversedWeight, &[last, dy])? {
-                return Ok(reversed[0]);
-            }
+    /// The gradient from the weight as the forward pass reads it, where the weight is large: ONNX Runtime's convolution
+    /// would need a copy of it that is turned, all the while. A product gives what each position sends to its neighbours.
+    fn large_weight_gradient(
+        &self,
+        g: &mut Graph,
+        stride: usize,
+        padding: [usize; 4],
+        dy: Value,
+        weight: Value,
+    ) -> Result<Option<Value>> {
+        let &[out, inner, rows, columns] = g.shape(weight) else { return Ok(None) };
+        let copy = out * inner * rows * columns * g.info(weight).element.size();
+        let fits = (stride, padding, [rows, columns]) == (1, [1; 4], [3, 3]);
+        if !(self.fused.neighbour_sum && self.fused.convolution && fits && copy >= LARGE) {
+            return Ok(None);
         }
-        let weight = g.transpose(weight, &[1, 2, 3, 0])?;
-        g.node(Op::Reverse(vec![1, 2]), &[weight])
+        let weight = g.transpose(weight, &TO_CHANNELS_LAST)?;
+        let weight = g.reshape(weight, &[out, rows * columns * inner])?;
+        let parts = super::linear(g, false, &[dy, weight])?;
+        Ok(super::kernel(g, KernelOp::NeighbourSum, &[parts])?.map(|dx| dx[0]))
     }
 }
 

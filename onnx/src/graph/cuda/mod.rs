@@ -50,8 +50,8 @@ pub struct Fused {
     pub norm_gradients: bool,
     /// Its own kernel for the gradient of GEGLU.
     pub geglu_gradient: bool,
-    /// Its own kernel that reverses weights whenever a gradient needs them, in place of copies that are reversed.
-    pub reversed_weights: bool,
+    /// Its own kernel for the gradients of convolutions whose weights are large, behind a matrix product.
+    pub neighbour_sum: bool,
 }
 
 impl Fused {
@@ -70,7 +70,7 @@ impl Fused {
         sums: true,
         norm_gradients: true,
         geglu_gradient: true,
-        reversed_weights: true,
+        neighbour_sum: true,
     };
 
     /// Whether any of the project's own kernels is used.
@@ -87,7 +87,7 @@ impl Fused {
             sums: false,
             norm_gradients: false,
             geglu_gradient: false,
-            reversed_weights: false,
+            neighbour_sum: false,
             ..self
         }
     }
@@ -103,7 +103,7 @@ impl Fused {
             "attention" => Self { attention_gradient: false, ..self },
             "layer" | "group" => Self { norm_gradients: false, ..self },
             "geglu" => Self { geglu_gradient: false, ..self },
-            "reversed" => Self { reversed_weights: false, ..self },
+            "neighbour" => Self { neighbour_sum: false, ..self },
             _ => self,
         }
     }
