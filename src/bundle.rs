@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use motionclone_onnx::graph::fold::{self, Folded};
-use motionclone_onnx::graph::{Element, Forward, Graph, Layout, cuda, portable, write};
+use motionclone_onnx::graph::{Element, Forward, Graph, Layout, cuda, memory, portable, write};
 use motionclone_onnx::manifest::{MANIFEST_FILE, Manifest, TOKENIZER_FOLDER, WEIGHTS_FILE};
 use motionclone_onnx::model::config::ControlKind;
 use motionclone_onnx::model::unet3d::{self, UnetShape};
@@ -92,6 +92,9 @@ impl NetworkKey {
 fn with_control(name: &str, shape: &UnetShape) -> String {
     shape.control.map_or_else(|| name.into(), |kind| format!("{name}_{}", kind.name()))
 }
+
+/// Bytes that a network may work in without a thought.
+const LITTLE_MEMORY: u64 = 256 << 20;
 
 /// The environment variable that names the bundle to use where none is given.
 pub const BUNDLE_VARIABLE: &str = "MOTIONCLONE_BUNDLE";
@@ -241,8 +244,11 @@ impl Bundle {
         let leave = Leave::to_use(settings.cuda);
         let weights = weights.weights(&folded, self.weights.path())?;
         drop(leave);
-        // Only these have a backward pass or run beside one; the others would only run slower with open shapes.
-        let open = settings.lowering != Lowering::Portable && key.runs_in_steps();
+        // Only these have a backward pass or run beside one; the others would only run slower with open shapes. Small ones
+        // have many nodes that no kernel takes the place of, and would load slowly.
+        let open = settings.lowering != Lowering::Portable
+            && key.runs_in_steps()
+            && memory::predict(&graph).activations > LITTLE_MEMORY;
         let shapes = if open { write::Shapes::Open } else { write::Shapes::Known };
         let model = write::to_onnx(&graph, WEIGHTS_FILE, shapes)?;
         let settings = RunSettings { replay: settings.replay && key.runs_in_steps(), ..settings.clone() };

@@ -22,6 +22,9 @@ use crate::weights::SharedWeights;
 /// What CUDA devices run where an engine's options do not say.
 const CUDA_LOWERING: Lowering = Lowering::Cuda(cuda::Fused::ALL);
 
+/// Prompts whose embeddings are kept, a quarter of a megabyte each.
+const MOST_EMBEDDINGS: usize = 32;
+
 /// How an engine is opened.
 #[derive(Debug, Clone, Default)]
 pub struct EngineOptions {
@@ -56,6 +59,8 @@ pub struct Engine {
     without_kernels: Option<String>,
     networks: HashMap<NetworkKey, Network>,
     weights: SharedWeights,
+    /// Prompts that were encoded: the next job often has the same ones.
+    embeddings: HashMap<String, (ArrayD<f32>, Option<String>)>,
     pub(crate) economy: Economy,
 }
 
@@ -107,8 +112,19 @@ impl Engine {
         }
         let without_kernels = leave_out_kernels(&mut run);
         let economy = Economy::least(run.lowering);
-        let (networks, weights) = (HashMap::new(), SharedWeights::new(&run));
-        Ok(Self { bundle, runtime, run, device, without_cuda, without_kernels, networks, weights, economy })
+        let weights = SharedWeights::new(&run);
+        Ok(Self {
+            bundle,
+            runtime,
+            run,
+            device,
+            without_cuda,
+            without_kernels,
+            networks: HashMap::new(),
+            weights,
+            embeddings: HashMap::new(),
+            economy,
+        })
     }
 
     /// What the bundle holds.
@@ -204,7 +220,9 @@ impl Engine {
 
     /// Makes room for a part of the work, where networks do not stay from one part to the next.
     pub(crate) fn make_room(&mut self, keys: &[NetworkKey]) {
-        if self.economy == Economy::OneByOne {
+        // On a GPU, what runs on the CPU takes no room.
+        let there = self.on_cuda() && keys.iter().all(NetworkKey::runs_on_cpu);
+        if self.economy == Economy::OneByOne && !there {
             self.keep(keys);
         }
     }
@@ -224,6 +242,9 @@ impl Engine {
     /// # Errors
     /// When the network fails or the run is cancelled.
     pub fn encode_text(&mut self, prompt: &str, cancel: &Cancel) -> Result<(ArrayD<f32>, Option<String>)> {
+        if let Some(known) = self.embeddings.get(prompt) {
+            return Ok(known.clone());
+        }
         let length = self.bundle.manifest.text_encoder.max_positions;
         let tokens = self.bundle.tokenizer.encode(prompt, length)?;
         let ids = ArrayD::from_shape_vec(IxDyn(&[1, length]), tokens.ids)
@@ -231,6 +252,10 @@ impl Engine {
         self.make_room(&[NetworkKey::TextEncoder]);
         let network = self.network(&NetworkKey::TextEncoder)?;
         let embeddings = network.run(&[("input_ids", Input::Integers(&ids))], cancel)?.array("text_embeddings")?;
+        if self.embeddings.len() == MOST_EMBEDDINGS {
+            self.embeddings.clear();
+        }
+        self.embeddings.insert(prompt.into(), (embeddings.clone(), tokens.cut.clone()));
         Ok((embeddings, tokens.cut))
     }
 }

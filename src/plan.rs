@@ -84,11 +84,17 @@ impl Engine {
         )))
     }
 
-    /// Chooses the plan of the next job, where there is a budget; then nothing stays of the jobs before.
+    /// Chooses the plan of the next job, where there is a budget; then nothing stays of the jobs before that the next does
+    /// not need as well.
     pub(crate) fn prepare(&mut self, settings: &Settings) -> Result<()> {
         if self.memory_budget().is_some() {
             self.economy = self.plan(settings)?.economy;
-            self.keep(&[]);
+            let stay = match self.economy {
+                // At most one part's are there.
+                Economy::OneByOne => self.parts(settings, self.economy).concat(),
+                _ => self.staying(settings, &[]),
+            };
+            self.keep(&stay);
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use ndarray::ArrayD;
+use ndarray::{ArrayD, ArrayViewD};
 use ort::environment::GlobalThreadPoolOptions;
 use ort::ep;
 use ort::memory::AllocationDevice;
@@ -422,9 +422,16 @@ impl Outputs {
     /// # Errors
     /// When there is no such output of 32-bit floating point.
     pub fn array(&self, name: &str) -> Result<ArrayD<f32>> {
+        self.view(name).map(|view| view.into_owned())
+    }
+
+    /// The same, not copied where they are on the host already.
+    ///
+    /// # Errors
+    /// As [`Outputs::array`].
+    pub fn view(&self, name: &str) -> Result<ArrayViewD<'_, f32>> {
         let value = self.values.get(name).ok_or_else(|| self.missing(name))?;
-        let view = value.try_extract_array::<f32>().map_err(|e| Error::failure(format!("output '{name}': {e}")))?;
-        Ok(view.into_owned())
+        value.try_extract_array::<f32>().map_err(|e| Error::failure(format!("output '{name}': {e}")))
     }
 
     /// Takes an output as ONNX Runtime holds it.

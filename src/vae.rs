@@ -1,7 +1,7 @@
 //! Pixels to latents and back, a frame at a time.
 
 use motionclone_onnx::model::config::VaeConfig;
-use ndarray::{Array5, ArrayD, Axis, IxDyn, s};
+use ndarray::{Array4, Array5, ArrayD, Axis, IxDyn, Zip, s};
 
 use crate::error::{Error, Result};
 use crate::frames::Frames;
@@ -9,22 +9,25 @@ use crate::session::{Cancel, Input, Network};
 
 /// Frames as model input: `[frames, 3, H, W]` in −1..1 (x/127.5 − 1, as the published code reads clips).
 pub fn pixels(frames: &Frames) -> ArrayD<f32> {
-    let shape = [frames.count(), frames.height, frames.width, 3];
-    let values = frames.data.iter().map(|v| f32::from(*v) / 127.5 - 1.0).collect();
-    channels_first(shape, values)
+    channels_first(frames, |v| f32::from(v) / 127.5 - 1.0)
 }
 
 /// Frames in 0..1, `[frames, 3, H, W]`, as SparseCtrl takes sketches.
 pub fn unit_pixels(frames: &Frames) -> ArrayD<f32> {
-    let shape = [frames.count(), frames.height, frames.width, 3];
-    let values = frames.data.iter().map(|v| f32::from(*v) / 255.0).collect();
-    channels_first(shape, values)
+    channels_first(frames, |v| f32::from(v) / 255.0)
 }
 
-fn channels_first(shape: [usize; 4], values: Vec<f32>) -> ArrayD<f32> {
-    let interleaved =
-        ArrayD::from_shape_vec(IxDyn(&shape), values).unwrap_or_else(|_| ArrayD::zeros(IxDyn(&[0, 0, 0, 3])));
-    interleaved.permuted_axes(IxDyn(&[0, 3, 1, 2])).as_standard_layout().into_owned()
+fn channels_first(frames: &Frames, number: impl Fn(u8) -> f32) -> ArrayD<f32> {
+    let mut planes = Array4::zeros((frames.count(), 3, frames.height, frames.width));
+    let images = frames.data.chunks_exact(frames.frame_len().max(1));
+    for (image, mut planes) in images.zip(planes.outer_iter_mut()) {
+        for (channel, mut plane) in planes.outer_iter_mut().enumerate() {
+            for (to, pixel) in plane.iter_mut().zip(image.as_chunks::<3>().0) {
+                *to = number(pixel[channel]);
+            }
+        }
+    }
+    planes.into_dyn()
 }
 
 /// A sample of the latents' distribution for each image of `pixels [n, 3, H, W]` in −1..1, scaled for diffusion:
@@ -88,9 +91,11 @@ pub fn decode(
             network.give_back_after_next_run();
         }
         let latent = latents.index_axis(Axis(2), frame).as_standard_layout().into_owned();
-        let image = network.run(&[("latents", Input::Array(&latent))], cancel)?.array("image")?;
-        let image = image.mapv(|v| (v / 2.0 + 0.5).clamp(0.0, 1.0));
-        video.slice_mut(s![.., .., frame, .., ..]).assign(&image.index_axis(Axis(0), 0));
+        let outputs = network.run(&[("latents", Input::Array(&latent))], cancel)?;
+        let image = outputs.view("image")?;
+        Zip::from(video.slice_mut(s![0, .., frame, .., ..]).into_dyn())
+            .and(image.index_axis(Axis(0), 0))
+            .for_each(|to, v| *to = (v / 2.0 + 0.5).clamp(0.0, 1.0));
         done(frame + 1);
     }
     Ok(video.into_dyn())
@@ -98,8 +103,15 @@ pub fn decode(
 
 /// A video `[1, 3, frames, H, W]` in 0..1 as 8-bit frames, rounded.
 pub fn to_frames(video: &ArrayD<f32>) -> Frames {
-    let (height, width) = (video.shape()[3], video.shape()[4]);
-    let interleaved = video.index_axis(Axis(0), 0);
-    let interleaved = interleaved.permuted_axes(IxDyn(&[1, 2, 3, 0]));
-    Frames { width, height, data: interleaved.iter().map(|v| (v.clamp(0.0, 1.0) * 255.0).round() as u8).collect() }
+    let (count, height, width) = (video.shape()[2], video.shape()[3], video.shape()[4]);
+    let mut data = vec![0; count * height * width * 3];
+    for (frame, image) in data.chunks_exact_mut((height * width * 3).max(1)).enumerate() {
+        for channel in 0..3 {
+            let plane = video.slice(s![0, channel, frame, .., ..]);
+            for (pixel, v) in image.as_chunks_mut::<3>().0.iter_mut().zip(plane) {
+                pixel[channel] = (v.clamp(0.0, 1.0) * 255.0).round() as u8;
+            }
+        }
+    }
+    Frames { width, height, data }
 }

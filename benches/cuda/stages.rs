@@ -126,8 +126,16 @@ pub fn measure(bundle: &Path) -> Result<()> {
         table.time("VAE encode, all frames", 0.0, || engine.encode(&pixels, &settings, &mut watch, &cancel).map(drop));
     let encode = attempt("VAE encode", encode);
     engine.keep(&[]);
-    let decode =
-        table.time("VAE decode, all frames", 0.0, || engine.decode(&latents, &settings, &mut watch, &cancel).map(drop));
+    let mut frames = Vec::new();
+    let decode = table.time("VAE decode, all frames", 0.0, || {
+        frames.clear();
+        engine.decode(&latents, &settings, &mut |_| frames.push(Instant::now()), &cancel).map(drop)
+    });
+    let mut each: Vec<f64> = frames.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
+    if let (Some(first), Some(last)) = (each.first().copied(), each.last().copied()) {
+        each.sort_by(f64::total_cmp);
+        println!("of these a frame: first {first:.4}, median {:.4}, last {last:.4}", each[each.len() / 2]);
+    }
     let decode = attempt("VAE decode", decode);
     engine.keep(&[]);
     let images = drawn(&[settings.frames, 4, settings.height / 8, settings.width / 8], 5)?;

@@ -1,13 +1,17 @@
 //! What the backward pass reads of the forward pass, computed again.
 //!
-//! Linear layers, norms, activations and rearrangements are cheap next to the memory that their results take. Where
-//! asked for, the backward pass computes them again from what is left: residual sums, convolutions and attention.
+//! Linear layers, norms, activations, rearrangements and attention to few tokens are cheap next to the memory that their
+//! results take. Where asked for, the backward pass computes them again from what is left: residual sums, convolutions
+//! and attention between positions.
 
 use std::collections::{HashMap, HashSet};
 
 use super::ir::{Graph, Node, Origin, Value};
 use super::op::Op;
 use crate::Result;
+
+/// Tokens of a prompt, or frames of a clip, to which attention costs less than the products around it.
+const FEW: usize = 128;
 
 /// The values that were computed again so far.
 pub(super) struct Recomputed {
@@ -59,6 +63,7 @@ fn is_cheap(g: &Graph, node: &Node) -> bool {
     match node.op {
         Op::Linear { .. } | Op::LayerNorm { .. } | Op::GroupNorm { .. } | Op::Silu | Op::Geglu => true,
         Op::Reshape(_) | Op::Transpose(_) | Op::Cast(_) => true,
+        Op::Attention { .. } => g.shape(node.inputs[1])[1] <= FEW,
         // With positions or a factor; sums of two activations are what the rest is computed from.
         Op::Add | Op::Mul => node.inputs.iter().any(fixed),
         _ => false,
