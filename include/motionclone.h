@@ -659,7 +659,7 @@ typedef struct {
    */
   double guidance_scale;
   /**
-   * Strength of the motion; 0 turns guidance off.
+   * Strength of the motion, of which the model may leave a part beside pictures or sketches; 0 turns guidance off.
    */
   double motion_weight;
   /**

@@ -68,8 +68,11 @@ impl Denoising {
             settings.guidance_scale,
         )?;
         let shape = engine.unet_shape(settings);
+        let mut settings = settings.clone();
         let control = match (&settings.control, condition) {
             (Some(control), Some(condition)) => {
+                let share = engine.manifest().defaults.motion_share.get(&control.kind);
+                settings.motion_weight *= share.copied().unwrap_or(1.0);
                 let key = NetworkKey::Control(control.kind, shape.clone());
                 Some((key, Conditioning::new(engine, condition, control.scale)?))
             }
@@ -83,9 +86,9 @@ impl Denoising {
         }
         Ok(Self {
             schedule,
-            settings: settings.clone(),
             denoiser: NetworkKey::Denoiser(shape.clone()),
             guided: NetworkKey::Guided(shape, settings.blocks.clone(), engine.economy.forward()),
+            settings,
             control,
             prompt: engine.tensor(prompt)?,
             negative: engine.tensor(negative)?,

@@ -13,10 +13,10 @@ use crate::settings::Settings;
 
 /// What CUDA and its libraries take of a device, in bytes: for themselves, and for each network. Measured.
 const CUDA: u64 = 1100 << 20;
-const EACH_ON_CUDA: u64 = 64 << 20;
+const EACH_ON_CUDA: u64 = 128 << 20;
 
 /// How much more a CUDA device's memory has to be than what is alive at once, since gaps remain in it; measured.
-const GAPS: (u64, u64) = (7, 5);
+const GAPS: (u64, u64) = (8, 5);
 
 /// What is done to take less memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

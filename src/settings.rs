@@ -32,7 +32,8 @@ pub struct Settings {
     pub warm_up: usize,
     /// Guided steps over which the motion weight fades.
     pub cool_up: usize,
-    /// Weight of the motion loss; 0 turns guidance off exactly.
+    /// Weight of the motion loss, of which a control leaves the bundle's share
+    /// ([`Defaults::motion_share`]); 0 turns guidance off exactly.
     pub motion_weight: f64,
     /// Classifier-free guidance: ε_c + cfg·(ε_c − ε_u).
     pub cfg: f64,

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use motionclone::frames::Frames;
 use motionclone::onnx::manifest::Manifest;
+use motionclone::onnx::model::config::ControlKind;
 
 fn bundle() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("onnx/demo/bundle")
@@ -76,6 +77,51 @@ fn the_first_clone_of_the_readme_works() {
     let video = folder.path().join(out);
     output(clone.args(["--device", "cpu", "--no-cache", "--out"]).arg(&video));
     assert!(video.metadata().unwrap().len() > 1000, "a video of sixteen frames");
+}
+
+/// A bundle whose sketches leave half of the motion's weight clones as one that leaves all of it does with half the
+/// weight.
+#[test]
+fn beside_a_sketch_the_bundles_share_of_the_motion_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let clips = Path::new(env!("CARGO_MANIFEST_DIR")).join("onnx/demo/evaluate/clips");
+    let clone = |share: f64, weight: &str, control: &str| -> Vec<PathBuf> {
+        let copy = folder.path().join(format!("share {share}"));
+        for file in files(&bundle()) {
+            let to = copy.join(file.strip_prefix(bundle()).unwrap());
+            std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+            std::fs::copy(&file, to).unwrap();
+        }
+        let mut manifest = Manifest::read(&copy).unwrap();
+        manifest.defaults.motion_share = [(ControlKind::Scribble, share)].into();
+        manifest.write(&copy).unwrap();
+        let out = folder.path().join(format!("{} tenths of {weight} {control}", 10.0 * share));
+        let mut clone = program(Path::new(env!("CARGO_BIN_EXE_motionclone")));
+        clone.env("MOTIONCLONE_BUNDLE", copy).args([
+            "clone",
+            "--device",
+            "cpu",
+            "--no-cache",
+            "--prompt",
+            "a red star",
+        ]);
+        clone.args(["--frames", "2", "--steps", "3", "--guidance-steps", "2", "--motion-weight", weight]);
+        clone.arg("--reference").arg(clips.join("pan_left.mp4")).arg("--image").arg(clips.join("sketch_0.png"));
+        output(clone.args(["--control", control]).arg("--out").arg(&out));
+        files(&out)
+    };
+    let same = |a: &[PathBuf], b: &[PathBuf]| {
+        let read = |paths: &[PathBuf]| -> Vec<Vec<u8>> {
+            let mut paths = paths.to_vec();
+            paths.sort();
+            paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
+        };
+        read(a) == read(b)
+    };
+    let half = clone(0.5, "8000", "scribble");
+    assert!(same(&half, &clone(1.0, "4000", "scribble")));
+    assert!(!same(&half, &clone(1.0, "8000", "scribble")));
+    assert!(same(&clone(0.5, "8000", "rgb"), &clone(1.0, "8000", "rgb")));
 }
 
 /// A camera that goes left, into a prompt that says nothing of it: the new clip's picture goes the reference's way.

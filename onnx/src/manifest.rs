@@ -123,6 +123,10 @@ pub struct Defaults {
     pub cool_up: usize,
     /// Weight of the motion loss.
     pub motion_weight: f64,
+    /// How much of that weight counts beside pictures or sketches, 0 to 1; all of it where nothing is said. They say where
+    /// things are, which motion from elsewhere pulls against.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub motion_share: BTreeMap<ControlKind, f64>,
     /// Classifier-free guidance, in the published code's convention ε_c + cfg·(ε_c − ε_u).
     pub cfg: f64,
     /// Timestep at which motion is extracted.
@@ -150,6 +154,7 @@ impl Default for Defaults {
             warm_up: 10,
             cool_up: 10,
             motion_weight: 2000.0,
+            motion_share: BTreeMap::new(),
             cfg: 7.5,
             noise_step: 400,
             blocks: vec!["up_blocks.1".into()],
@@ -209,6 +214,10 @@ impl Manifest {
             if matrix.len() != 3 || bias.len() != 3 || matrix.iter().any(|row| row.len() != channels) {
                 return Err(Error::input(format!("the preview map is not one from {channels} channels to 3 colours")));
             }
+        }
+        if let Some((kind, share)) = self.defaults.motion_share.iter().find(|(_, share)| !(0.0..=1.0).contains(*share))
+        {
+            return Err(Error::input(format!("motion_share of {} is {share}; 0 to 1 is allowed", kind.name())));
         }
         self.controls.values().try_for_each(ControlConfig::check)
     }

@@ -315,7 +315,7 @@ pub struct HostSettings {
     pub reserved: u32,
     /// Share of the noise schedule that the guided steps cover, 0 to 1.
     pub guidance_scale: f64,
-    /// Strength of the motion; 0 turns guidance off.
+    /// Strength of the motion, of which the model may leave a part beside pictures or sketches; 0 turns guidance off.
     pub motion_weight: f64,
     /// Classifier-free guidance as the published code counts it: 7.5 here is 8.5 elsewhere.
     pub cfg: f64,

@@ -292,7 +292,7 @@ pub struct DenoisingArgs {
     /// Guided steps over which guidance fades.
     #[arg(long, value_name = "N")]
     pub cool_up: Option<usize>,
-    /// Strength of the motion; 0 turns it off.
+    /// Strength of the motion, of which the model may leave a part beside images; 0 turns it off.
     #[arg(long, value_name = "W", allow_negative_numbers = true)]
     pub motion_weight: Option<f64>,
     /// Classifier-free guidance, as the published code counts it: 7.5 here is 8.5 elsewhere.
