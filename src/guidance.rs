@@ -138,6 +138,7 @@ mod tests {
     use super::*;
     use crate::motion::MotionInfo;
     use crate::random::CpuGenerator;
+    use crate::settings::Noise;
     use motionclone_onnx::manifest::Defaults;
 
     fn settings(guidance_steps: usize, warm_up: usize, cool_up: usize) -> Settings {
@@ -164,6 +165,7 @@ mod tests {
             top_k: k,
             control: None,
             seed: 0,
+            noise: Noise::Cpu,
             clip_hash: String::new(),
         };
         Motion { maps: BTreeMap::from([("a".into(), map(1)), ("b".into(), map(2))]), info }

@@ -15,7 +15,6 @@ use crate::frames::Frames;
 use crate::motion::{Motion, MotionInfo, SparseAttention};
 use crate::plan::Economy;
 use crate::preview::preview;
-use crate::random::CpuGenerator;
 use crate::schedule::Schedule;
 use crate::session::{Cancel, Input};
 use crate::settings::Settings;
@@ -129,7 +128,7 @@ impl Engine {
         let (text, _) = self.encode_text("", cancel)?;
         let text = self.tensor(text)?;
         let clean = vae::images_to_video(latents);
-        let noise = initial_latents(settings.seed, clean.shape())?;
+        let noise = initial_latents(settings, clean.shape())?;
         let schedule = Schedule::new(&self.manifest().schedule, 1, 0, 0.0)?;
         let flat = |a: &ArrayD<f32>| a.iter().copied().collect::<Vec<f32>>();
         let noisy = schedule.add_noise(&flat(&clean), &flat(&noise), settings.noise_step as i64)?;
@@ -230,7 +229,7 @@ impl Engine {
         }
         let shape = self.unet_shape(settings);
         let size = [1, self.manifest().unet.in_channels, shape.frames, shape.height, shape.width];
-        let mut latents = initial_latents(settings.seed, &size)?;
+        let mut latents = initial_latents(settings, &size)?;
         let mut clock = Clock::new(&denoising, settings.steps);
         let map = self.manifest().preview.clone();
         for index in 0..settings.steps {
@@ -327,8 +326,8 @@ impl Engine {
     ) -> Result<ArrayD<f32>> {
         let shape = self.vae_shape(settings);
         let count = pixels.shape()[0];
-        let noise = CpuGenerator::new(POSTERIOR_SEED)
-            .randn(count * self.manifest().vae.latent_channels * shape.height * shape.width);
+        let numbers = count * self.manifest().vae.latent_channels * shape.height * shape.width;
+        let noise = settings.noise.draw(POSTERIOR_SEED, numbers);
         self.encode_with(pixels, &noise, settings, watch, cancel)
     }
 
@@ -389,8 +388,8 @@ fn check_clip(clip: &Frames, settings: &Settings) -> Result<()> {
 
 /// Standard normal noise `[1, 4, frames, h, w]`: the first draw of a generator with the run's seed. Extraction and
 /// sampling each start a generator, so both begin from the very same noise.
-fn initial_latents(seed: u64, shape: &[usize]) -> Result<ArrayD<f32>> {
-    let noise = CpuGenerator::new(seed).randn(shape.iter().product());
+fn initial_latents(settings: &Settings, shape: &[usize]) -> Result<ArrayD<f32>> {
+    let noise = settings.noise.draw(settings.seed, shape.iter().product());
     ArrayD::from_shape_vec(IxDyn(shape), noise).map_err(|e| Error::failure(format!("initial latents: {e}")))
 }
 

@@ -17,7 +17,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::settings::Settings;
+use crate::settings::{Noise, Settings};
 
 /// The format this library writes and the newest it reads.
 const FORMAT: u32 = 1;
@@ -136,6 +136,9 @@ pub struct MotionInfo {
     pub control: Option<MotionControl>,
     /// Seed of the extraction's noise; any run may use the motion, whatever its own seed.
     pub seed: u64,
+    /// Whose noise.
+    #[serde(default)]
+    pub noise: Noise,
     /// Hash of the source clip's frames, in hexadecimal.
     pub clip_hash: String,
 }
@@ -176,6 +179,7 @@ impl MotionInfo {
             top_k: settings.top_k,
             control,
             seed: settings.seed,
+            noise: settings.noise,
             clip_hash: clip_hash.into(),
         }
     }

@@ -1,11 +1,14 @@
 //! What the user decides about one clone, besides the clip and the model.
 
+use half::f16;
 use motionclone_onnx::manifest::{Defaults, Manifest};
 use motionclone_onnx::model::config::ControlKind;
 use motionclone_onnx::model::unet3d;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::frames::Frames;
+use crate::random::{CpuGenerator, CudaGenerator};
 
 /// Everything that decides a clone but the clip and the model.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,6 +19,8 @@ pub struct Settings {
     pub negative_prompt: String,
     /// Seed of the noise.
     pub seed: u64,
+    /// Whose noise.
+    pub noise: Noise,
     /// Pixels across, a multiple of 8.
     pub width: usize,
     /// Pixels down, a multiple of 8.
@@ -47,6 +52,32 @@ pub struct Settings {
     pub control: Option<Control>,
 }
 
+/// Whose random numbers a seed stands for. Both are drawn by this library, on any device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Noise {
+    /// PyTorch's on a CPU.
+    #[default]
+    Cpu,
+    /// PyTorch's on an H100, in half precision, which is what the published scripts draw there.
+    Cuda,
+}
+
+impl Noise {
+    /// `count` independent standard normal numbers, the first that a fresh generator with this seed gives.
+    pub fn draw(self, seed: u64, count: usize) -> Vec<f32> {
+        const MULTIPROCESSORS: usize = 132;
+        const THREADS: usize = 2048;
+        match self {
+            Self::Cpu => CpuGenerator::new(seed).randn(count),
+            Self::Cuda => {
+                let drawn = CudaGenerator::new(seed, MULTIPROCESSORS, THREADS).randn(count);
+                drawn.into_iter().map(|number| f16::from_f32(number).to_f32()).collect()
+            }
+        }
+    }
+}
+
 /// Pictures or sketches, each at a frame of the new clip.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Control {
@@ -66,6 +97,7 @@ impl Settings {
             prompt: prompt.into(),
             negative_prompt: d.negative_prompt,
             seed: 2025,
+            noise: Noise::default(),
             width: d.width,
             height: d.height,
             frames: d.frames,
@@ -144,5 +176,18 @@ impl Settings {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_stands_for_numbers_of_a_device() {
+        // torch.randn(4, device=…, dtype=torch.float16) with a generator of seed 42 there.
+        let cuda = Noise::Cuda.draw(42, 4);
+        assert_eq!(cuda, [0.194_f32, 2.1621, -0.172, 0.8491].map(|v| f16::from_f32(v).to_f32()));
+        assert_ne!(Noise::Cpu.draw(42, 4), cuda);
     }
 }

@@ -85,6 +85,7 @@ fn test() -> Result<()> {
     setup::host_tools()?;
     let python = setup::python_packages(&["onnx==1.23.2"])?;
     run(cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
+    run(cargo(&["doc", "--no-deps", "--workspace"]).env("RUSTDOCFLAGS", "--deny warnings"))?;
     let mut tests = cargo(&["test", "--release", "--workspace"]);
     tools.apply(&mut tests);
     run(tests.env("PYTHONPATH", python))?;

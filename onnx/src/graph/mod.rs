@@ -1,6 +1,6 @@
 //! A small graph representation, told in the order a graph is made: [`ir`] holds it, [`build`] adds nodes,
 //! [`gradient`] differentiates it, [`portable`] rewrites it to standard operators and [`cuda`] to those that are fastest
-//! on NVIDIA GPUs, among them the project's own ([`kernel`]), [`fold`] makes weights ready for the latter, [`write`] makes
+//! on NVIDIA GPUs, among them the project's own ([`kernel`]), [`fold`] makes weights ready for the latter, [`mod@write`] makes
 //! ONNX of it.
 
 pub mod build;

@@ -10,7 +10,7 @@ use motionclone::onnx::checkpoint::Precision;
 use motionclone::onnx::manifest::{Defaults, Manifest};
 use motionclone::onnx::model::config::ControlKind;
 use motionclone::session::Device;
-use motionclone::settings::{Control, Settings};
+use motionclone::settings::{Control, Noise, Settings};
 use motionclone::{Error, Result};
 
 /// Motion cloning: a new clip that moves like the one you give it.
@@ -257,6 +257,9 @@ pub struct ExtractionArgs {
     /// Seed of all noise; 2025, or 76739 with an image, unless given (the published seeds).
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+    /// Whose noise a seed stands for: PyTorch's on a CPU, or on an H100 (cuda), as the published scripts draw it there.
+    #[arg(long, value_name = "WHOSE", value_parser = noise)]
+    pub noise: Option<Noise>,
     /// Pixels of the new clip, multiples of 8.
     #[arg(long, value_name = "WxH", value_parser = size)]
     pub size: Option<(usize, usize)>,
@@ -373,6 +376,7 @@ impl ExtractionArgs {
             settings.seed = IMAGE_SEED;
         }
         set(&mut settings.seed, self.seed);
+        set(&mut settings.noise, self.noise);
         set(&mut settings.width, self.size.map(|(width, _)| width));
         set(&mut settings.height, self.size.map(|(_, height)| height));
         set(&mut settings.frames, self.frames);
@@ -441,6 +445,14 @@ fn control_kind(text: &str) -> Result<ControlKind, String> {
         .ok_or_else(|| "must be rgb or scribble".into())
 }
 
+fn noise(text: &str) -> Result<Noise, String> {
+    match text {
+        "cpu" => Ok(Noise::Cpu),
+        "cuda" => Ok(Noise::Cuda),
+        _ => Err("must be cpu or cuda".into()),
+    }
+}
+
 fn device(text: &str) -> Result<Device, String> {
     match text {
         "auto" => Ok(Device::Auto),
@@ -494,12 +506,13 @@ mod tests {
     #[test]
     fn options_become_settings() {
         let line = "clone --bundle b --reference r --prompt p --motion-weight 0 --blocks up_blocks.1,up_blocks.2 \
-                    --size 64x32 --frames 4 --seed 5 --out a.mp4 --out a.gif";
+                    --size 64x32 --frames 4 --seed 5 --noise cuda --out a.mp4 --out a.gif";
         let Command::Clone(clone) = parse(line).expect("a sound command").command else { panic!("another command") };
         assert_eq!(clone.out.len(), 2);
         let mut settings = Settings::new(&Defaults::default(), "p");
         clone.extraction.apply(&mut settings);
         assert_eq!((settings.width, settings.height, settings.frames, settings.seed), (64, 32, 4, 5));
+        assert_eq!(settings.noise, Noise::Cuda);
         assert_eq!(settings.blocks, ["up_blocks.1", "up_blocks.2"]);
         assert_eq!(clone.denoising.motion_weight, Some(0.0));
     }
