@@ -125,7 +125,6 @@ pub struct Defaults {
     pub motion_weight: f64,
     /// How much of that weight counts beside pictures or sketches, 0 to 1; all of it where nothing is said. They say where
     /// things are, which motion from elsewhere pulls against.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub motion_share: BTreeMap<ControlKind, f64>,
     /// Classifier-free guidance, in the published code's convention ε_c + cfg·(ε_c − ε_u).
     pub cfg: f64,

@@ -14,7 +14,7 @@ def half(tensors):
 
 
 def strengthened(tensors, factor):
-    """Multiplies an encoder's residuals: as trained, a sketch has its say alone but loses against motion's guidance."""
+    """Multiplies an encoder's residuals: as trained, an image has its say alone but loses against motion's guidance."""
     last = ("controlnet_down_blocks.", "controlnet_mid_block.")
     return {k: v * factor if k.startswith(last) else v for k, v in tensors.items()}
 
@@ -144,8 +144,7 @@ def export(weights, out, tokenizer):
     tokenizer.save(base / "tokenizer")
     for kind in ("rgb", "scribble"):
         tensors = load_file(weights / f"{kind}.safetensors")
-        if kind == "scribble":
-            tensors = strengthened(tensors, config.SCRIBBLE_STRENGTH)
+        tensors = strengthened(tensors, config.STRENGTH[kind])
         torch.save({"controlnet": half(tensors)}, out / f"v3_sd15_sparsectrl_{kind}.ckpt")
     write_json(out / "model_config.json", model_config())
     write_json(out / "sparsectrl_configs.json", {kind: control_config(kind) for kind in ("rgb", "scribble")})

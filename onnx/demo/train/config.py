@@ -8,7 +8,8 @@ LATENT = SIZE // 8
 MAX_FRAMES = 32  # rows of the temporal position table
 LATENT_SCALE = 0.18215
 SCRIBBLE_STACK = (8, 16, 32, 64)
-SCRIBBLE_STRENGTH = 3.2  # what the checkpoint's sketch encoder multiplies its residuals by, as against training
+# What the checkpoints' encoders multiply their residuals by, as against training.
+STRENGTH = {"rgb": 1.5, "scribble": 3.2}
 
 TRAIN_STEPS = 1000  # of the noise schedule: β grows linearly
 BETA_START, BETA_END = 0.00085, 0.012
@@ -48,13 +49,13 @@ class Phase:
 
 
 UNET, VAE, TEXT = UnetSize(), VaeSize(), TextSize()
-POOL = 49152  # clips drawn and encoded once
+POOL = 40960  # clips drawn and encoded once
 SEED = 20
 PHASES = {
-    "vae": Phase(4000, 64, 1e-3, 0.999),
-    "images": Phase(5300, 512, 1e-3, 0.999),
+    "vae": Phase(2500, 64, 1e-3, 0.999),
+    "images": Phase(4200, 512, 1e-3, 0.999),
     "clips": Phase(7700, 32, 1e-3, 0.999),
-    "rgb": Phase(2000, 24, 1e-3, 0.998),
-    "outline": Phase(600, 32, 2e-3, 0.99),
-    "scribble": Phase(2100, 24, 1e-3, 0.99),
+    "rgb": Phase(1500, 24, 1e-3, 0.998),
+    "outline": Phase(300, 32, 2e-3, 0.99),
+    "scribble": Phase(1600, 24, 1e-3, 0.99),
 }

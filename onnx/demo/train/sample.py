@@ -137,14 +137,14 @@ def rgb_condition(sampler, clips, scale):
     with torch.no_grad():
         latents[:, 0, :4] = sampler.encode(clips[:, :1])[:, 0]
     latents[:, 0, 4] = 1
-    return "rgb", latents.flatten(0, 1), scale
+    return "rgb", latents.flatten(0, 1), scale * config.STRENGTH["rgb"]
 
 
 def scribble_condition(pictures, scale):
     """First frames in 0..1 `[clips, 3, height, width]`, as SparseCtrl takes them."""
     given = torch.zeros(len(pictures), FRAMES, 4, *pictures.shape[-2:], device=pictures.device)
     given[:, 0, :3], given[:, 0, 3] = pictures, 1
-    return "scribble", given.flatten(0, 1), scale * config.SCRIBBLE_STRENGTH
+    return "scribble", given.flatten(0, 1), scale * config.STRENGTH["scribble"]
 
 
 def sheet(path, groups, columns=(0, 3, 6, 9, 12, 15)):
