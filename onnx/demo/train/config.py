@@ -9,7 +9,7 @@ MAX_FRAMES = 32  # rows of the temporal position table
 LATENT_SCALE = 0.18215
 SCRIBBLE_STACK = (8, 16, 32, 64)
 # What the checkpoints' encoders multiply their residuals by, as against training.
-STRENGTH = {"rgb": 1.5, "scribble": 3.2}
+STRENGTH = {"rgb": 1.0, "scribble": 3.2}
 
 TRAIN_STEPS = 1000  # of the noise schedule: β grows linearly
 BETA_START, BETA_END = 0.00085, 0.012
