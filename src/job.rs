@@ -136,7 +136,7 @@ impl Engine {
         let timestep = self.tensor(ArrayD::from_elem(IxDyn(&[1]), settings.noise_step as f32))?;
 
         let shape = self.unet_shape(settings);
-        let key = self.extractor(settings);
+        let key = self.extractor(settings, self.economy);
         let control = settings.control.as_ref().map(|control| NetworkKey::Control(control.kind, shape.clone()));
         self.make_room(&control.into_iter().chain([key.clone()]).collect::<Vec<_>>());
         let residuals = match &settings.control {
@@ -157,12 +157,12 @@ impl Engine {
             }
         };
         let mut inputs = denoise::inputs(&noisy, &timestep, &text, residuals.as_ref());
-        let maps = self.guided_maps(settings)?;
+        let wanted = self.guided_maps(settings)?;
         // The network of guided steps takes a motion to follow as well; this one has no weight.
         let nothing = ArrayD::zeros(IxDyn(&[1]));
         let mut targets = Vec::new();
         if let NetworkKey::Guided(..) = key {
-            for (name, [positions, heads]) in &maps {
+            for (name, [positions, heads]) in &wanted {
                 let shape = [*positions, *heads, settings.frames, settings.frames];
                 let zeros = self.tensor(ArrayD::zeros(IxDyn(&shape)))?;
                 targets.push((format!("target.{name}"), format!("weight.{name}"), zeros));
@@ -173,9 +173,8 @@ impl Engine {
             }
         }
         let outputs = self.network(&key)?.run(&inputs, cancel)?;
-        let names = maps.into_keys();
         let mut maps = BTreeMap::new();
-        for name in names {
+        for name in wanted.into_keys() {
             let map = outputs.array(&format!("attention.{name}"))?;
             maps.insert(name, map);
         }

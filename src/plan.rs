@@ -101,10 +101,10 @@ impl Engine {
 
     /// The network that reads a clip's motion: a small one of its own, or, where loading takes longer than running, that
     /// of guided steps, which is needed anyway.
-    pub(crate) fn extractor(&self, settings: &Settings) -> NetworkKey {
+    pub(crate) fn extractor(&self, settings: &Settings, economy: Economy) -> NetworkKey {
         let (shape, blocks) = (self.unet_shape(settings), settings.blocks.clone());
         match self.lowering() {
-            Lowering::Cuda(_) => NetworkKey::Guided(shape, blocks, self.economy.forward()),
+            Lowering::Cuda(_) => NetworkKey::Guided(shape, blocks, economy.forward()),
             Lowering::Portable => NetworkKey::Extractor(shape, blocks),
         }
     }
@@ -124,7 +124,7 @@ impl Engine {
         let blocks = &settings.blocks;
         let control = settings.control.as_ref().map(|control| NetworkKey::Control(control.kind, unet.clone()));
         let guided = NetworkKey::Guided(unet.clone(), blocks.clone(), economy.forward());
-        let extractor = self.extractor(settings);
+        let extractor = self.extractor(settings, economy);
         let denoiser = NetworkKey::Denoiser(unet);
         let with_control = |keys: &[NetworkKey]| -> Vec<NetworkKey> { control.iter().chain(keys).cloned().collect() };
         let (encoder, decoder, text) =

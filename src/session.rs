@@ -189,18 +189,11 @@ pub struct Network {
     _weights: Weights,
     name: String,
     cuda: bool,
-    /// After which runs memory that is not used any more goes back to the device.
-    shrink: Shrink,
-    budget: Option<u64>,
-}
-
-/// A network plans its memory in the first run; what that run took without a plan is of no use to the later ones.
-struct Shrink {
+    /// The device, as run options name it.
     device: String,
-    /// Not on the CPU within a budget, where memory goes back at once.
-    can: bool,
-    always: bool,
-    next: bool,
+    budget: Option<u64>,
+    /// Whether memory that is not used any more goes back to the device after the next run.
+    gives_back: bool,
 }
 
 /// A network's input.
@@ -247,11 +240,10 @@ impl Network {
         let replay = settings.cuda.filter(|_| settings.replay);
         let replay = replay.map(|device| Replay::new(&session, device)).transpose().map_err(failed)?;
         let device = settings.cuda.map_or_else(|| "cpu:0".into(), |device| format!("gpu:{device}"));
-        let (cuda, budget) = (settings.cuda.is_some(), settings.budget.is_some());
-        let can = cuda || !budget;
-        let shrink = Shrink { device, can, always: cuda && budget, next: can };
-        let name = name.into();
-        Ok(Self { replay, session, _weights: weights, name, cuda, shrink, budget: settings.budget })
+        let (name, cuda, budget) = (name.into(), settings.cuda.is_some(), settings.budget);
+        // A network plans its memory in the first run; what that run took without a plan is of no use to the later ones.
+        let gives_back = true;
+        Ok(Self { replay, session, _weights: weights, name, cuda, device, budget, gives_back })
     }
 
     fn session(
@@ -321,7 +313,7 @@ impl Network {
 
     /// After the next run, memory that is not used any more goes back to the device.
     pub(crate) fn give_back_after_next_run(&mut self) {
-        self.shrink.next = self.shrink.can;
+        self.gives_back = true;
     }
 
     /// Ends the profile that the settings asked for and names its file.
@@ -346,8 +338,14 @@ impl Network {
             }
         };
         let mut options = RunOptions::new().map_err(failed)?;
-        if std::mem::take(&mut self.shrink.next) || self.shrink.always {
-            options.set("memory.enable_memory_arena_shrinkage", &self.shrink.device).map_err(failed)?;
+        let gives_back = match (self.cuda, self.budget) {
+            (_, None) => std::mem::take(&mut self.gives_back),
+            (true, Some(_)) => true,
+            // There memory goes back at once, and nothing is kept to give.
+            (false, Some(_)) => false,
+        };
+        if gives_back {
+            options.set("memory.enable_memory_arena_shrinkage", &self.device).map_err(failed)?;
         }
         if let Some(replay) = &mut self.replay {
             replay.choose(&mut options).map_err(failed)?;

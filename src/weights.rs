@@ -4,7 +4,7 @@
 //! ONNX Runtime computes with such a tensor where it lies. It never sees the numbers when it loads a network, so only
 //! those tensors are shared that nothing looks at before a run ([`Folded::shareable`]).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{CString, c_void};
 use std::path::Path;
 use std::ptr::with_exposed_provenance_mut;
@@ -77,18 +77,20 @@ impl SharedWeights {
     pub fn weights(&self, tensors: &[Folded], file: &Path) -> Result<Weights> {
         let (shareable, own): (Vec<&Folded>, Vec<&Folded>) = tensors.iter().partition(|tensor| tensor.shareable);
         let mut taken: HashMap<&str, Arc<Numbers>> = HashMap::new();
-        let mut missing: HashMap<&str, &Folded> = HashMap::new();
+        let (mut missing, mut seen) = (Vec::new(), HashSet::new());
         {
             let mut there = lock(&self.numbers);
             there.retain(|_, numbers| numbers.strong_count() > 0);
             for tensor in &shareable {
+                if !seen.insert(&tensor.numbers) {
+                    continue;
+                }
                 match there.get(&tensor.numbers).and_then(Weak::upgrade) {
-                    Some(numbers) => taken.insert(&tensor.numbers, numbers).map(drop),
-                    None => missing.insert(&tensor.numbers, tensor).map(drop),
-                };
+                    Some(numbers) => drop(taken.insert(&tensor.numbers, numbers)),
+                    None => missing.push(*tensor),
+                }
             }
         }
-        let missing: Vec<&Folded> = missing.into_values().collect();
         let made = fold::make(&missing, file, |tensor, numbers| self.place(tensor, numbers).map(Arc::new))?;
         let mut there = lock(&self.numbers);
         for (tensor, numbers) in missing.iter().zip(made) {
