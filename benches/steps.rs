@@ -8,11 +8,13 @@ mod recorded;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use motionclone::Cancel;
 use motionclone::job::Event;
 use motionclone::onnx::checkpoint::import;
-use motionclone::session::{Cancel, Device};
+use motionclone::pipeline::vae;
+use motionclone::runtime::network::Device;
 use motionclone::settings::Settings;
-use motionclone::{Engine, EngineOptions, vae};
+use motionclone::{Engine, EngineOptions};
 use ndarray::{ArrayD, IxDyn};
 
 const REPEATS: usize = 25;
@@ -61,7 +63,8 @@ fn main() {
     let case = recorded::Case::all().into_iter().find(|case| case.config["kind"].is_null()).unwrap();
     let planar = ArrayD::from_shape_vec(IxDyn(&[8, 3, 128, 128]), case.bytes("reference_frames")).unwrap();
     let interleaved = planar.permuted_axes(IxDyn(&[0, 2, 3, 1]));
-    let clip = motionclone::frames::Frames { width: 128, height: 128, data: interleaved.iter().copied().collect() };
+    let clip =
+        motionclone::media::frames::Frames { width: 128, height: 128, data: interleaved.iter().copied().collect() };
 
     println!("{:<28} {:>9} {:>9} {:>9}", "seconds", "minimum", "median", "maximum");
     let mut number = 0;

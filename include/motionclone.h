@@ -1,7 +1,7 @@
 /*
  * motionclone: a new clip that moves like the one you give it.
  *
- * This file is made from src/capi.rs by `cargo xtask header`; do not edit it.
+ * This file is made from src/capi/mod.rs by `cargo xtask header`; do not edit it.
  *
  * In short: make an engine from a bundle, get settings from it, start a job with a clip, look at its progress, take its
  * frames, destroy both. examples/c/clone.c does that.

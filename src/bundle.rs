@@ -12,11 +12,11 @@ use motionclone_onnx::model::{clip, sparsectrl};
 use motionclone_onnx::weights::WeightIndex;
 
 use crate::error::{Error, Result};
-use crate::replay::Leave;
-use crate::session::{Network, RunSettings, Runtime, own_folders};
+use crate::runtime::cuda_graph::Leave;
+use crate::runtime::network::{Network, RunSettings, Runtime, own_folders};
+use crate::runtime::shared_weights::SharedWeights;
 use crate::settings::Settings;
-use crate::text::Tokenizer;
-use crate::weights::SharedWeights;
+use crate::tokenizer::Tokenizer;
 
 /// An opened bundle.
 pub struct Bundle {

@@ -11,13 +11,14 @@ use ndarray::{ArrayD, IxDyn};
 use ort::value::DynValue;
 
 use crate::bundle::{Bundle, Lowering, NetworkKey};
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::kernels;
-use crate::plan::Economy;
-use crate::replay::Leave;
-use crate::session::{Cancel, Device, Input, Network, RunSettings, Runtime, tensor};
+use crate::memory::Economy;
+use crate::runtime::cuda_graph::Leave;
+use crate::runtime::kernels;
+use crate::runtime::network::{Device, Input, Network, RunSettings, Runtime, tensor};
+use crate::runtime::shared_weights::SharedWeights;
 use crate::settings::Settings;
-use crate::weights::SharedWeights;
 
 /// What CUDA devices run where an engine's options do not say.
 const CUDA_LOWERING: Lowering = Lowering::Cuda(cuda::Fused::ALL);

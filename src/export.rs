@@ -9,8 +9,8 @@ use motionclone_onnx::manifest::WEIGHTS_FILE;
 use motionclone_onnx::unfinished;
 
 use crate::bundle::{Bundle, Lowering, NetworkKey};
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::session::Cancel;
 use crate::settings::Settings;
 
 /// Every network that runs with these sizes and guided blocks need: text, pictures and sketches.

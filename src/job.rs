@@ -7,18 +7,19 @@ use motionclone_onnx::model::config::ControlKind;
 use ndarray::{ArrayD, Axis, IxDyn};
 
 use crate::bundle::NetworkKey;
-use crate::control::{Conditioning, condition};
-use crate::denoise::{self, Denoising};
+use crate::cancel::Cancel;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::frames::Frames;
+use crate::media::frames::Frames;
+use crate::memory::Economy;
 use crate::motion::{Motion, MotionInfo, SparseAttention};
-use crate::plan::Economy;
-use crate::preview::preview;
+use crate::pipeline::control::{Conditioning, condition};
+use crate::pipeline::denoise::{self, Denoising};
+use crate::pipeline::preview::preview;
+use crate::pipeline::vae;
+use crate::runtime::network::Input;
 use crate::schedule::Schedule;
-use crate::session::{Cancel, Input};
 use crate::settings::Settings;
-use crate::vae;
 
 /// The seed of the VAE's posterior draws. The published scripts take them from torch's global generator, seeded with
 /// 42 when the process starts, whatever the run's seed.

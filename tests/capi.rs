@@ -8,14 +8,15 @@ use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use host::*;
+use motionclone::Cancel;
 use motionclone::bundle::Bundle;
 use motionclone::capi::*;
-use motionclone::frames::{Frames, sample_indices};
 use motionclone::job::Event;
+use motionclone::media::frames::{Frames, sample_indices};
 use motionclone::motion::{Motion, MotionInfo, SparseAttention, guided_maps};
 use motionclone::onnx::manifest::Manifest;
 use motionclone::onnx::model::config::ControlKind;
-use motionclone::session::{Cancel, Device};
+use motionclone::runtime::network::Device;
 use motionclone::settings::{Control, Settings};
 use motionclone::{Engine, EngineOptions};
 

@@ -1,4 +1,4 @@
-//! `include/motionclone.h` is what cbindgen makes of `src/capi.rs` and `src/capi/types.rs`. `cargo xtask header` runs this with
+//! `include/motionclone.h` is what cbindgen makes of `src/capi/mod.rs` and `src/capi/types.rs`. `cargo xtask header` runs this with
 //! `MOTIONCLONE_WRITE_HEADER` set, which writes it.
 
 use std::fs;
@@ -15,7 +15,7 @@ fn the_header_is_that_of_the_source() {
     ));
     let mut header = Vec::new();
     let sources = cbindgen::Builder::new().with_config(config);
-    let sources = sources.with_src(root.join("src/capi/types.rs")).with_src(root.join("src/capi.rs"));
+    let sources = sources.with_src(root.join("src/capi/types.rs")).with_src(root.join("src/capi/mod.rs"));
     sources.generate().unwrap().write(&mut header);
     let header = String::from_utf8(header).unwrap();
     let path = root.join("include/motionclone.h");
@@ -24,5 +24,5 @@ fn the_header_is_that_of_the_source() {
         fs::write(&path, &header).unwrap();
     }
     let there = fs::read_to_string(&path).unwrap_or_default();
-    assert!(there == header, "include/motionclone.h is not that of src/capi.rs; run `cargo xtask header`");
+    assert!(there == header, "include/motionclone.h is not that of src/capi/mod.rs; run `cargo xtask header`");
 }

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use host::bundle;
-use motionclone::frames::Frames;
+use motionclone::media::frames::Frames;
 use tempfile::TempDir;
 
 fn root() -> &'static Path {

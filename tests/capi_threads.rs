@@ -11,28 +11,28 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use motionclone::capi::{LogFunction, LogLevel, Status};
-use motionclone::frames::Frames;
+use motionclone::media::frames::Frames;
 use motionclone::motion::{Motion, MotionInfo};
 use motionclone::onnx::manifest::Manifest;
 use motionclone::settings::Settings;
 // The names under which the sources below find what they use.
-use motionclone::{error, frames, job, motion, settings};
+use motionclone::{error, job, media, motion, settings};
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::RandomScheduler;
 use shuttle::{Config, Runner, thread};
 
-use self::border::Failure;
+use self::boundary::Failure;
 use self::engine::Engine;
-use self::objects::Table;
+use self::handles::Table;
 use self::worker::{Job, Log, Work, Worker};
 
-#[path = "../src/capi/border.rs"]
+#[path = "../src/capi/boundary.rs"]
 #[allow(dead_code, reason = "pointers of hosts are another test's")]
-mod border;
+mod boundary;
 #[path = "../src/cancel.rs"]
 mod cancel;
-#[path = "../src/capi/objects.rs"]
-mod objects;
+#[path = "../src/capi/handles.rs"]
+mod handles;
 #[path = "../src/capi/worker.rs"]
 #[allow(dead_code, reason = "so are panics, and calls from a log function")]
 mod worker;
@@ -48,10 +48,10 @@ mod sync {
     }
 }
 
-mod session {
-    pub use motionclone::session::Device;
-
-    pub use crate::cancel::Cancel;
+mod runtime {
+    pub mod network {
+        pub use motionclone::runtime::network::Device;
+    }
 }
 
 /// Stands for the engine and its networks.
@@ -61,8 +61,9 @@ mod engine {
     use shuttle::thread::yield_now;
 
     use super::*;
+    use crate::cancel::Cancel;
     use crate::error::{Error, Result};
-    use crate::session::{Cancel, Device};
+    use crate::runtime::network::Device;
 
     /// Jobs with this seed never end by themselves.
     pub const ENDLESS: u64 = u64::MAX;
@@ -224,7 +225,7 @@ struct Shared {
     removed: Mutex<HashSet<u64>>,
 }
 
-/// One call of a random kind on random handles, as the functions of `src/capi.rs` do it.
+/// One call of a random kind on random handles, as the functions of `src/capi` do it.
 fn call(shared: &Shared) -> Result<(), Failure> {
     let table = &shared.table;
     let random = |below: usize| thread_rng().gen_range(0..below);

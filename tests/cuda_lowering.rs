@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use motionclone::Cancel;
 use motionclone::Result;
 use motionclone::bundle::{Bundle, Lowering, NetworkKey};
 use motionclone::onnx::checkpoint::{ImportOptions, import};
@@ -21,8 +22,8 @@ use motionclone::onnx::model::sparsectrl;
 use motionclone::onnx::model::unet3d::{self, UnetShape};
 use motionclone::onnx::model::vae::{self, VaeShape};
 use motionclone::random::CpuGenerator;
-use motionclone::session::{Cancel, Input, Network, RunSettings, Runtime};
-use motionclone::weights::SharedWeights;
+use motionclone::runtime::network::{Input, Network, RunSettings, Runtime};
+use motionclone::runtime::shared_weights::SharedWeights;
 use ndarray::{ArrayD, IxDyn};
 
 const FIRST: [usize; 4] = [0, 3, 1, 2];

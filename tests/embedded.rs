@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use motionclone::frames::Frames;
+use motionclone::media::frames::Frames;
 use motionclone::onnx::manifest::Manifest;
 use motionclone::onnx::model::config::ControlKind;
 

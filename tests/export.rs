@@ -6,10 +6,11 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::Command;
 
+use motionclone::Cancel;
 use motionclone::bundle::Bundle;
 use motionclone::export::export;
 use motionclone::onnx::checkpoint::{ImportOptions, import};
-use motionclone::session::{Cancel, Network, RunSettings, Runtime};
+use motionclone::runtime::network::{Network, RunSettings, Runtime};
 use motionclone::settings::Settings;
 
 fn bundle(folder: &Path) -> Bundle {

@@ -9,17 +9,19 @@ mod recorded;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use motionclone::frames::{Frames, sample_indices};
-use motionclone::guidance;
+use motionclone::Cancel;
 use motionclone::job::Event;
+use motionclone::media::frames::{Frames, sample_indices};
+use motionclone::motion::guidance;
 use motionclone::motion::{Motion, SparseAttention};
 use motionclone::onnx::checkpoint::{ImportOptions, import};
 use motionclone::onnx::model::config::ControlKind;
+use motionclone::pipeline::vae;
 use motionclone::random::CpuGenerator;
+use motionclone::runtime::network::Device;
 use motionclone::schedule::Schedule;
-use motionclone::session::{Cancel, Device};
 use motionclone::settings::Settings;
-use motionclone::{Engine, EngineOptions, vae};
+use motionclone::{Engine, EngineOptions};
 use ndarray::{ArrayD, Axis, IxDyn};
 use recorded::{Case, golden};
 

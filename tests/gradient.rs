@@ -1,10 +1,11 @@
 //! Every gradient rule alone: what the graph transform gives against finite differences of the forward graph.
 
+use motionclone::Cancel;
 use motionclone::Result;
 use motionclone::onnx::graph::gradient::{Forward, gradient};
 use motionclone::onnx::graph::{Element, Graph, Layout, Op, Value, portable, write};
 use motionclone::random::CpuGenerator;
-use motionclone::session::{Cancel, Input, Network, RunSettings, Runtime};
+use motionclone::runtime::network::{Input, Network, RunSettings, Runtime};
 use ndarray::{ArrayD, IxDyn};
 
 const STEP: f32 = 1e-2;

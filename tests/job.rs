@@ -5,11 +5,13 @@ mod recorded;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use motionclone::frames::Frames;
+use motionclone::Cancel;
 use motionclone::job::{Event, Progress, Stage};
-use motionclone::session::{Cancel, Device};
+use motionclone::media::frames::Frames;
+use motionclone::pipeline::preview;
+use motionclone::runtime::network::Device;
 use motionclone::settings::Settings;
-use motionclone::{Engine, EngineOptions, preview};
+use motionclone::{Engine, EngineOptions};
 
 fn engine(folder: &Path) -> Engine {
     let bundle = recorded::plain_bundle(folder);

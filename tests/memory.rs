@@ -4,12 +4,13 @@ mod recorded;
 
 use std::path::Path;
 
+use motionclone::Cancel;
 use motionclone::bundle::{Lowering, NetworkKey};
-use motionclone::frames::Frames;
 use motionclone::job::Event;
+use motionclone::media::frames::Frames;
+use motionclone::memory::Economy;
 use motionclone::onnx::graph::{Forward, memory};
-use motionclone::plan::Economy;
-use motionclone::session::{Cancel, Device};
+use motionclone::runtime::network::Device;
 use motionclone::settings::Settings;
 use motionclone::{Engine, EngineOptions};
 

@@ -2,7 +2,7 @@
 
 mod recorded;
 
-use motionclone::text::Tokenizer;
+use motionclone::tokenizer::Tokenizer;
 
 /// `tests/tokens.json` holds prompts with the ids that `CLIPTokenizer` of transformers 4.46 gives them with the
 /// published vocabulary, without the padding.

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
+use motionclone::Cancel;
 use motionclone::bundle::Lowering;
-use motionclone::denoise::Step;
 use motionclone::job::Event;
 use motionclone::motion::{Motion, MotionInfo, SparseAttention};
 use motionclone::onnx::model::unet3d::guided_modules;
+use motionclone::pipeline::denoise::Step;
 use motionclone::random::CpuGenerator;
-use motionclone::session::{Cancel, Device};
+use motionclone::runtime::network::Device;
 use motionclone::settings::Settings;
 use motionclone::{Engine, EngineOptions, Result};
 use ndarray::{ArrayD, IxDyn};

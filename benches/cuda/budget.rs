@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use motionclone::frames::Frames;
+use motionclone::Cancel;
 use motionclone::job::Event;
-use motionclone::session::{Cancel, Device};
+use motionclone::media::frames::Frames;
+use motionclone::runtime::network::Device;
 use motionclone::settings::Settings;
 use motionclone::{Engine, EngineOptions, Result};
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use motionclone::bundle::Lowering;
 use motionclone::onnx::graph::cuda::Fused;
-use motionclone::session::Device;
+use motionclone::runtime::network::Device;
 use motionclone::{Engine, EngineOptions, Result};
 
 /// Tries the program out where there is no GPU: the portable operators on the CPU, at a small size.

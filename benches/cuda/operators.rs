@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::time::Instant;
 
+use motionclone::Cancel;
 use motionclone::onnx::graph::cuda::{self, Fused};
 use motionclone::onnx::graph::gradient::{Forward, gradient};
 use motionclone::onnx::graph::{Element, Graph, Layout, Op, Value, portable, write};
 use motionclone::random::CpuGenerator;
-use motionclone::session::{Cancel, Input, Network, RunSettings, Runtime};
+use motionclone::runtime::network::{Input, Network, RunSettings, Runtime};
 use motionclone::{Error, Result, bundle::Lowering};
 use ndarray::ArrayD;
 

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use motionclone::Cancel;
 use motionclone::job::Event;
-use motionclone::session::Cancel;
 use motionclone::{Error, Result};
 use serde_json::Value;
 

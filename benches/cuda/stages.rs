@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::time::Instant;
 
+use motionclone::Cancel;
 use motionclone::bundle::{Bundle, Lowering, NetworkKey};
-use motionclone::frames::Frames;
 use motionclone::job::Event;
+use motionclone::media::frames::Frames;
 use motionclone::onnx::graph::Forward;
-use motionclone::session::{Cancel, Device};
+use motionclone::runtime::network::Device;
 use motionclone::settings::Settings;
 use motionclone::{Engine, Error, Result};
 

@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 
 use motionclone_onnx::manifest::Manifest;
 
-use super::border::Failure;
+use super::boundary::Failure;
 use super::{LogFunction, LogLevel, Status};
+use crate::cancel::Cancel;
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::frames::Frames;
 use crate::job::{Event, Progress, Stage};
+use crate::media::frames::Frames;
 use crate::motion::Motion;
-use crate::session::{Cancel, Device};
+use crate::runtime::network::Device;
 use crate::settings::Settings;
 use crate::sync::{Arc, Builder, Condvar, JoinHandle, Mutex, PoisonError, lock};
 

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use motionclone::capi::*;
-use motionclone::frames::Frames;
+use motionclone::media::frames::Frames;
 use motionclone::onnx::checkpoint::{ImportOptions, import};
-use motionclone::preview;
+use motionclone::pipeline::preview;
 
 /// Names a bundle that is at hand, to a test program that another one starts.
 pub const BUNDLE: &str = "MOTIONCLONE_TEST_BUNDLE";

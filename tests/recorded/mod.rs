@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use motionclone::frames::Frames;
+use motionclone::media::frames::Frames;
 use motionclone::motion::{Motion, MotionInfo, SparseAttention};
 use motionclone::onnx::checkpoint::{ImportOptions, import};
 use motionclone::onnx::manifest::Manifest;

@@ -32,7 +32,7 @@ cargo xtask setup [--cuda]  only fetch ONNX Runtime and ffmpeg, and print where 
 cargo xtask dist [--cuda]   build what is handed to others into target/dist: library, headers, program, ONNX Runtime
                             (--profile NAME, --out DIR, --no-archive)
 cargo xtask openfx          only the tests of the OpenFX plugin
-cargo xtask header          write include/motionclone.h anew from src/capi.rs
+cargo xtask header          write include/motionclone.h anew from src/capi/mod.rs
 
 --cuda takes the ONNX Runtime that runs on NVIDIA GPUs; CUDA 13 and cuDNN 9 must be installed.";
 

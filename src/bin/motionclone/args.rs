@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use motionclone::bundle;
-use motionclone::frames::Frames;
+use motionclone::media::frames::Frames;
 use motionclone::onnx::checkpoint::Precision;
 use motionclone::onnx::manifest::{Defaults, Manifest};
 use motionclone::onnx::model::config::ControlKind;
-use motionclone::session::Device;
+use motionclone::runtime::network::Device;
 use motionclone::settings::{Control, Noise, Settings};
 use motionclone::{Error, Result};
 

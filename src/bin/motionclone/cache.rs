@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use etcetera::BaseStrategy;
-use motionclone::frames::Frames;
+use motionclone::media::frames::Frames;
 use motionclone::motion::{Motion, MotionInfo};
 use motionclone::onnx::manifest::Manifest;
 use motionclone::settings::Settings;

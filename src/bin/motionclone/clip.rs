@@ -4,8 +4,8 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use motionclone::frames::{Frames, sample_indices};
-use motionclone::session::Cancel;
+use motionclone::Cancel;
+use motionclone::media::frames::{Frames, sample_indices};
 use motionclone::{Error, Result};
 
 use crate::ffmpeg::{self, Ffmpeg, Running};

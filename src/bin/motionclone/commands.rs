@@ -9,7 +9,7 @@ use motionclone::bundle::Bundle;
 use motionclone::motion::Motion;
 use motionclone::onnx::checkpoint::{self, ImportOptions};
 use motionclone::onnx::manifest::Manifest;
-use motionclone::preview;
+use motionclone::pipeline::preview;
 use motionclone::settings::Settings;
 use motionclone::{Error, Result};
 

@@ -17,7 +17,7 @@ mod work;
 use std::process::ExitCode;
 
 use clap::Parser;
-use motionclone::session::Cancel;
+use motionclone::Cancel;
 use motionclone::{Error, Result};
 
 use args::{Command, CommandLine};

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use image::{ImageFormat, RgbImage};
-use motionclone::frames::Frames;
+use motionclone::Cancel;
+use motionclone::media::frames::Frames;
 use motionclone::onnx::unfinished;
-use motionclone::session::Cancel;
 use motionclone::{Error, Result};
 use tempfile::TempPath;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use motionclone::frames::Frames;
+use motionclone::media::frames::Frames;
 use motionclone::onnx::manifest::Defaults;
 use motionclone::onnx::model::config::ControlKind;
 use motionclone::settings::{Control, Settings};

@@ -1,6 +1,6 @@
 //! The contact sheet: reference and result frame by frame, one row of each over the other.
 
-use motionclone::frames::{Frames, sample_indices};
+use motionclone::media::frames::{Frames, sample_indices};
 
 /// Frames in a row.
 const COLUMNS: usize = 8;

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use motionclone::Cancel;
 use motionclone::Result;
-use motionclone::frames::Frames;
-use motionclone::session::Cancel;
+use motionclone::media::frames::Frames;
 
 use crate::clip::Clip;
 use crate::output::Output;

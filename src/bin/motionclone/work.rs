@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use motionclone::frames::Frames;
+use motionclone::Cancel;
+use motionclone::media::frames::Frames;
+use motionclone::memory::Economy;
 use motionclone::motion::Motion;
 use motionclone::onnx::manifest::Manifest;
-use motionclone::plan::Economy;
-use motionclone::session::{Cancel, gigabytes};
+use motionclone::runtime::network::gigabytes;
 use motionclone::settings::Settings;
 use motionclone::{Engine, EngineOptions, Result};
 

@@ -11,7 +11,7 @@ use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, Memory
 use ort::session::{IoBinding, NoSelectedOutputs, RunOptions, Session};
 use ort::value::{DynTensor, DynTensorValueType, DynValue, TensorRef, ValueType};
 
-use crate::session::Input;
+use crate::runtime::network::Input;
 
 /// How a run option names no graph and the one graph of a session.
 const UNRECORDED: &str = "-1";

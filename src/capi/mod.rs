@@ -2,15 +2,15 @@
 //! has the functions, and from `types`, so their comments are written for readers of C; the rules that hold for all of
 //! it stand at the header's beginning, which is in `cbindgen.toml`.
 //!
-//! What every call checks is in `border`. Behind it are the table of handles (`objects`), an engine's thread and its
-//! jobs (`worker`), and the host's frames (`pixels`).
+//! What every call checks is in `boundary`. Behind it are the table of handles (`handles`), an engine's thread and its
+//! jobs (`worker`), and the host's frames (`frames`).
 #![deny(missing_docs)]
 // What a caller must promise is said once for all functions at the beginning of the header, for callers in C.
 #![allow(clippy::missing_safety_doc)]
 
-mod border;
-mod objects;
-mod pixels;
+mod boundary;
+mod frames;
+mod handles;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -24,16 +24,16 @@ use std::time::Duration;
 
 use motionclone_onnx::model::config::ControlKind;
 
-use self::border::{Failure, call, check_size, copy_text, give, initialise, path, pointer, read, sized, text};
-use self::objects::Table;
-use self::pixels::View;
+use self::boundary::{Failure, call, check_size, copy_text, give, initialise, path, pointer, read, sized, text};
+use self::frames::View;
+use self::handles::Table;
 pub use self::types::*;
 use self::worker::{Job, Log, Work, Worker};
 use crate::engine::{self, EngineOptions};
-use crate::frames::Frames;
 use crate::job::Stage;
+use crate::media::frames::Frames;
 use crate::motion::Motion;
-use crate::session::{Device, Runtime};
+use crate::runtime::network::{Device, Runtime};
 use crate::settings::{Control, Settings};
 
 static OBJECTS: LazyLock<Table> = LazyLock::new(Table::default);
@@ -183,7 +183,7 @@ unsafe fn give_frames(frames: Option<&Frames>, what: &str, place: *mut HostFrame
 ///
 /// # Safety
 /// `handle` must be null or point at a handle.
-unsafe fn destroy<T: objects::Kind>(handle: *mut u64) -> Result<Option<Arc<T>>, Failure> {
+unsafe fn destroy<T: handles::Kind>(handle: *mut u64) -> Result<Option<Arc<T>>, Failure> {
     pointer(handle, "the pointer to the handle")?;
     // SAFETY: the caller's promise.
     let value = unsafe { handle.read() };
@@ -236,7 +236,7 @@ pub extern "C" fn motionclone_status_text(status: u32) -> *const c_char {
 /// the next call on this thread that fails, or the thread's end. A job has its own text: motionclone_job_error.
 #[unsafe(no_mangle)]
 pub extern "C" fn motionclone_last_error() -> *const c_char {
-    border::last_error()
+    boundary::last_error()
 }
 
 /// Destroys everything that is still there: cancels all jobs, waits for all threads of the library to end, and makes

@@ -7,13 +7,14 @@ use motionclone_onnx::manifest::{Manifest, PreviewMap};
 use ndarray::{ArrayD, Axis};
 
 use crate::bundle::NetworkKey;
+use crate::cancel::Cancel;
 use crate::engine::{Engine, EngineOptions};
 use crate::error::Result;
-use crate::frames::Frames;
+use crate::media::frames::Frames;
+use crate::pipeline::vae;
 use crate::random::CpuGenerator;
-use crate::session::{Cancel, Device};
+use crate::runtime::network::Device;
 use crate::settings::Settings;
-use crate::vae;
 
 /// Pixels a side of the images that the map is fitted on.
 const SIDE: usize = 64;

@@ -4,6 +4,8 @@
 //! the attention over frames is reduced to its top k entries. They say how the clip moves and little of what it shows,
 //! so one file serves any prompt and seed on the same model and size.
 
+pub mod guidance;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
 use std::path::Path;
@@ -409,7 +411,7 @@ pub fn guided_maps(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frames::Frames;
+    use crate::media::frames::Frames;
     use crate::settings::Control;
 
     /// A model of four levels with motion modules of two attentions and eight heads, as Stable Diffusion 1.5 has them.

@@ -8,7 +8,7 @@ use motionclone_onnx::graph::memory::{self, Memory};
 use crate::bundle::{Bundle, Lowering, NetworkKey};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::session::gigabytes;
+use crate::runtime::network::gigabytes;
 use crate::settings::Settings;
 
 /// What CUDA and its libraries take of a device, in bytes: for themselves, and for each network. Measured.

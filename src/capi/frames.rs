@@ -3,9 +3,9 @@
 
 use half::f16;
 
-use super::border::Failure;
+use super::boundary::Failure;
 use super::{Alpha, Channels, HostFrames, RowOrder, Sample, Status, Transfer};
-use crate::frames::{Frames, sample_indices};
+use crate::media::frames::{Frames, sample_indices};
 
 /// A side longer than this is taken for a mistake.
 const MAX_SIDE: u32 = 16384;

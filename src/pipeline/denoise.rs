@@ -6,14 +6,15 @@ use ndarray::{ArrayD, IxDyn};
 use ort::value::DynValue;
 
 use crate::bundle::NetworkKey;
-use crate::control::{Conditioning, Residuals};
+use crate::cancel::Cancel;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::guidance::{self, MotionTarget};
+use crate::memory::Economy;
 use crate::motion::Motion;
-use crate::plan::Economy;
+use crate::motion::guidance::{self, MotionTarget};
+use crate::pipeline::control::{Conditioning, Residuals};
+use crate::runtime::network::Input;
 use crate::schedule::Schedule;
-use crate::session::{Cancel, Input};
 use crate::settings::Settings;
 
 /// What stays the same over the steps of one run.

@@ -4,7 +4,7 @@
 use slotmap::{DefaultKey, Key, KeyData, SlotMap};
 
 use super::Status;
-use super::border::Failure;
+use super::boundary::Failure;
 use super::worker::{Job, Worker};
 use crate::motion::Motion;
 use crate::sync::{Arc, Mutex, lock};

@@ -7,7 +7,7 @@ use motionclone_onnx::model::unet3d;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::frames::Frames;
+use crate::media::frames::Frames;
 use crate::random::{CpuGenerator, CudaGenerator};
 
 /// Everything that decides a clone but the clip and the model.

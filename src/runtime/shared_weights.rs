@@ -18,8 +18,8 @@ use ort::session::builder::SessionBuilder;
 use ort::value::{DynValue, Shape, Tensor, TensorRefMut};
 
 use crate::error::{Error, Result};
-use crate::kernels::{Card, DeviceMemory};
-use crate::session::{RunSettings, failure};
+use crate::runtime::kernels::{Card, DeviceMemory};
+use crate::runtime::network::{RunSettings, failure};
 use crate::sync::lock;
 
 /// The numbers that are there, by name; they are freed with the last network that reads them.
@@ -166,7 +166,8 @@ mod tests {
     use safetensors::{Dtype, tensor::TensorView};
 
     use super::*;
-    use crate::session::{Cancel, Input, Network, Runtime};
+    use crate::cancel::Cancel;
+    use crate::runtime::network::{Input, Network, Runtime};
 
     const FILE: &str = "weights.safetensors";
 

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use ndarray::{ArrayD, Axis, IxDyn, s};
 use ort::value::DynValue;
 
+use crate::cancel::Cancel;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::session::{Cancel, Input, Network};
+use crate::runtime::network::{Input, Network};
 
 /// A condition `[1, channels + 1, frames, h, w]`: `images [n, channels, h, w]` at the given frames, the mask last.
 ///

@@ -14,12 +14,12 @@ use ort::session::{RunOptions, Session, SessionInputValue};
 use ort::value::{DynValue, Tensor, TensorRef};
 
 use crate::bundle::Lowering;
-pub use crate::cancel::Cancel;
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::kernels;
-use crate::replay::{Leave, Next, Replay};
+use crate::runtime::cuda_graph::{Leave, Next, Replay};
+use crate::runtime::kernels;
+use crate::runtime::shared_weights::Weights;
 use crate::sync::lock;
-use crate::weights::Weights;
 
 /// Where networks run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

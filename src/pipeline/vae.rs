@@ -3,9 +3,10 @@
 use motionclone_onnx::model::config::VaeConfig;
 use ndarray::{Array4, Array5, ArrayD, Axis, IxDyn, Zip, s};
 
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::frames::Frames;
-use crate::session::{Cancel, Input, Network};
+use crate::media::frames::Frames;
+use crate::runtime::network::{Input, Network};
 
 /// Frames as model input: `[frames, 3, H, W]` in −1..1 (x/127.5 − 1, as the published code reads clips).
 pub fn pixels(frames: &Frames) -> ArrayD<f32> {

@@ -1,0 +1,3 @@
+//! Clips and images.
+
+pub mod frames;
