@@ -361,6 +361,11 @@ pub struct CacheArgs {
 pub const IMAGE_SEED: u64 = 76739;
 
 impl ControlArgs {
+    /// The images' files.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.image.iter().map(|text| placed(text).0).collect()
+    }
+
     fn control(&self, defaults: &Defaults) -> Result<Option<Control>> {
         let mut images: Vec<(Frames, usize)> = Vec::new();
         for text in &self.image {

@@ -7,6 +7,7 @@ mod commands;
 mod doctor;
 mod ffmpeg;
 mod output;
+mod places;
 mod published;
 mod sheet;
 mod signals;

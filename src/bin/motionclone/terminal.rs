@@ -36,7 +36,6 @@ pub enum Stage {
     Extract,
     Denoise,
     Decode,
-    Write,
 }
 
 impl Stage {
@@ -49,7 +48,6 @@ impl Stage {
             Self::Extract => "extracting motion",
             Self::Denoise => "denoising",
             Self::Decode => "decoding",
-            Self::Write => "writing",
         }
     }
 
@@ -57,7 +55,6 @@ impl Stage {
         match self {
             Self::Import | Self::Export => "megabyte",
             Self::Encode | Self::Decode => "frame",
-            Self::Write => "file",
             Self::Load | Self::Extract | Self::Denoise => "step",
         }
     }

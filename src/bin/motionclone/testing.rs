@@ -7,7 +7,7 @@ use motionclone::Result;
 use motionclone::media::frames::Frames;
 
 use crate::clip::Clip;
-use crate::output::Output;
+use crate::output::{ClipShape, Output, Outputs};
 
 /// Opens a clip without a way to cancel.
 pub fn open(path: &Path) -> Result<Clip> {
@@ -21,7 +21,12 @@ pub fn read(path: &Path, frames: usize, width: usize, height: usize) -> Result<F
 
 /// Writes a clip.
 pub fn write(path: &Path, frames: &Frames, fps: f64) -> Result<()> {
-    Output::prepare(path)?.write(frames, fps, &Cancel::default())
+    prepare(path)?.write(frames, fps, &Cancel::default())
+}
+
+/// Checks that a small clip can be written.
+pub fn prepare(path: &Path) -> Result<Output> {
+    Outputs::default().clip(path, &ClipShape { width: 16, height: 16, frames: 2, fps: 8.0 })
 }
 
 /// A clip with soft, moving, coloured bars and a little texture, so that no encoder can make it vanish.

@@ -110,15 +110,58 @@ impl Work {
         let Self { terminal, cancel } = self;
         let frames = engine.clone_motion(motion, settings, &mut |event| terminal.engine(&event), cancel)?;
         terminal.finish();
+        self.write(&frames, reference, results)
+    }
+
+    /// Writes a finished clip everywhere. What fails does not keep the others from being written, and the clip's frames
+    /// are kept as PNG files then.
+    fn write(&mut self, frames: &Frames, reference: Option<&Frames>, results: &Results) -> Result<()> {
+        let Self { terminal, cancel } = self;
+        let mut failed = Vec::new();
+        let mut lossless = false;
         for output in results.outputs {
-            output.write(&frames, results.fps, cancel)?;
-            terminal.written(output.path());
+            match output.write(frames, results.fps, cancel) {
+                Ok(()) => {
+                    lossless |= output.is_lossless();
+                    terminal.written(output.path());
+                }
+                Err(error) if error.is_cancelled() => return Err(error),
+                Err(error) => failed.push((output.path(), error)),
+            }
+        }
+        if let (Some((path, _)), false) = (failed.first(), lossless) {
+            match output::rescue(frames, path, cache::folder(), cancel) {
+                Ok(kept) => {
+                    let message = format!("the finished frames are kept as PNG files in {}", kept.display());
+                    terminal.kept(&kept, &message);
+                }
+                Err(error) => terminal.warn(format!("the finished frames could not be kept: {error}")),
+            }
         }
         if let Some(path) = results.contact_sheet {
-            output::write_png(path, &contact_sheet(reference, &frames))?;
-            terminal.written(path);
+            match output::write_png(path, &contact_sheet(reference, frames)) {
+                Ok(()) => terminal.written(path),
+                Err(error) => failed.push((path, error)),
+            }
         }
-        Ok(())
+        // The last one is what the run ends with.
+        let last = failed.pop();
+        failed.into_iter().for_each(|(_, error)| terminal.warn(error.to_string()));
+        last.map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// Writes a motion file, elsewhere when its own place fails.
+    pub fn keep_motion(&mut self, motion: &Motion, path: &Path) -> Result<()> {
+        let Err(error) = motion.save(path) else {
+            self.terminal.written(path);
+            return Ok(());
+        };
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        match output::save_somewhere(path, cache::folder(), &stem, ".safetensors", &mut |path| motion.save(path)) {
+            Ok(kept) => self.terminal.kept(&kept, &format!("the motion is kept in {}", kept.display())),
+            Err(error) => self.terminal.warn(format!("the motion could not be kept: {error}")),
+        }
+        Err(error)
     }
 }
 
