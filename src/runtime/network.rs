@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::runtime::cuda_graph::{Leave, Next, Replay};
 use crate::runtime::kernels;
 use crate::runtime::shared_weights::Weights;
+use crate::runtime::telemetry::TelemetryOff;
 use crate::sync::lock;
 
 /// Where networks run.
@@ -72,6 +73,8 @@ impl Runtime {
         let library = find_library(library)?;
         let failed =
             |e: &dyn std::fmt::Display| Error::input(format!("cannot load ONNX Runtime: {e}")).with_path(&library);
+        // The library decides as it sets itself up; what `with_telemetry` says comes behind that.
+        let _off = TelemetryOff::new();
         let environment = ort::init_from(&library).map_err(|e| failed(&e))?;
         let pool = GlobalThreadPoolOptions::default().with_spin_control(false).map_err(|e| failed(&e))?;
         let environment = environment
