@@ -8,6 +8,7 @@ use ort::ep;
 use ort::session::Session;
 use ort::session::builder::SessionBuilder;
 
+use super::telemetry::TelemetryOff;
 use crate::error::{Error, Result};
 
 /// The loaded library. A process has one; it stays until the process ends, because ONNX Runtime does not survive being
@@ -45,6 +46,8 @@ impl Runtime {
         let library = find_library(library)?;
         let failed =
             |e: &dyn std::fmt::Display| Error::input(format!("cannot load ONNX Runtime: {e}")).with_path(&library);
+        // The library decides as it sets itself up; what `with_telemetry` says comes behind that.
+        let _off = TelemetryOff::new();
         let environment = ort::init_from(&library).map_err(|e| failed(&e))?;
         let pool = GlobalThreadPoolOptions::default().with_spin_control(false).map_err(|e| failed(&e))?;
         let environment = environment
