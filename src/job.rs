@@ -17,7 +17,7 @@ use crate::pipeline::control::{Conditioning, condition};
 use crate::pipeline::denoise::{self, Denoising};
 use crate::pipeline::preview::preview;
 use crate::pipeline::vae;
-use crate::runtime::network::Input;
+use crate::runtime::Input;
 use crate::schedule::Schedule;
 use crate::settings::Settings;
 

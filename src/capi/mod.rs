@@ -33,7 +33,7 @@ use crate::engine::{self, EngineOptions};
 use crate::job::Stage;
 use crate::media::frames::Frames;
 use crate::motion::Motion;
-use crate::runtime::network::{Device, Runtime};
+use crate::runtime::{Device, Runtime};
 use crate::settings::{Control, Settings};
 
 static OBJECTS: LazyLock<Table> = LazyLock::new(Table::default);

@@ -17,7 +17,7 @@ pub(crate) struct TelemetryOff {
 }
 
 impl TelemetryOff {
-    /// Puts the variable into the process's environment. One at a time: callers hold the lock of loading.
+    /// Puts the variable into the process's environment. One at a time: the runtime is loaded once, in the cell that keeps it.
     pub(crate) fn new() -> Self {
         let previous = std::env::var_os(VARIABLE);
         if previous.as_deref() != Some(OFF.as_ref()) {

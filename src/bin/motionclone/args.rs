@@ -9,7 +9,7 @@ use motionclone::media::frames::Frames;
 use motionclone::onnx::checkpoint::Precision;
 use motionclone::onnx::manifest::{Defaults, Manifest};
 use motionclone::onnx::model::config::ControlKind;
-use motionclone::runtime::network::Device;
+use motionclone::runtime::Device;
 use motionclone::settings::{Control, Noise, Settings};
 use motionclone::{Error, Result};
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use motionclone::onnx::manifest::{Manifest, Source};
-use motionclone::runtime::network::Runtime;
+use motionclone::runtime::Runtime;
 use motionclone::{Engine, EngineOptions, Result};
 
 use crate::args::Doctor;

@@ -7,7 +7,7 @@ use motionclone::media::frames::Frames;
 use motionclone::memory::Economy;
 use motionclone::motion::Motion;
 use motionclone::onnx::manifest::Manifest;
-use motionclone::runtime::network::gigabytes;
+use motionclone::runtime::gigabytes;
 use motionclone::settings::Settings;
 use motionclone::{Engine, EngineOptions, Result};
 
