@@ -181,6 +181,14 @@ impl Engine {
         self.networks.get_mut(key).ok_or_else(|| Error::failure("a loaded network is gone"))
     }
 
+    /// Does a job's work, within which `cancel` ends the loading of networks, too.
+    pub(crate) fn loading_until<T>(&mut self, cancel: &Cancel, work: impl FnOnce(&mut Self) -> T) -> T {
+        self.run.cancel = cancel.clone();
+        let result = work(self);
+        self.run.cancel = Cancel::default();
+        result
+    }
+
     /// A tensor that is made once and given to many runs, in the device's memory.
     ///
     /// # Errors

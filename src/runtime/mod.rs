@@ -4,3 +4,4 @@ pub(crate) mod cuda_graph;
 pub(crate) mod kernels;
 pub mod network;
 pub mod shared_weights;
+mod statics;

@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::runtime::cuda_graph::{Leave, Next, Replay};
 use crate::runtime::kernels;
 use crate::runtime::shared_weights::Weights;
+use crate::runtime::statics;
 use crate::sync::lock;
 
 /// Where networks run.
@@ -73,6 +74,7 @@ impl Runtime {
         let failed =
             |e: &dyn std::fmt::Display| Error::input(format!("cannot load ONNX Runtime: {e}")).with_path(&library);
         let environment = ort::init_from(&library).map_err(|e| failed(&e))?;
+        statics::keep(&library);
         let pool = GlobalThreadPoolOptions::default().with_spin_control(false).map_err(|e| failed(&e))?;
         let environment = environment
             .with_name("motionclone")
@@ -178,6 +180,8 @@ pub struct RunSettings {
     pub budget: Option<u64>,
     /// Whether a CUDA device is given the work of a whole run at once, recorded as a graph, instead of kernel by kernel.
     pub replay: bool,
+    /// Ends the loading of networks.
+    pub cancel: Cancel,
 }
 
 /// One network, loaded.
@@ -233,8 +237,13 @@ impl Network {
         mut weights: Weights,
         settings: &RunSettings,
     ) -> Result<Self> {
-        let failed =
-            |e: ort::Error| failure(&format!("cannot load the {name} network"), &e.to_string(), settings.budget);
+        let failed = |e: ort::Error| {
+            if settings.cancel.is_cancelled() {
+                return Error::cancelled();
+            }
+            failure(&format!("cannot load the {name} network"), &e.to_string(), settings.budget)
+        };
+        settings.cancel.check()?;
         let _leave = Leave::to_use(settings.cuda);
         let session = Self::session(runtime, model, folder, &mut weights, settings).map_err(failed)?;
         let replay = settings.cuda.filter(|_| settings.replay);
@@ -308,7 +317,10 @@ impl Network {
         if let Some(path) = &settings.profile {
             builder = builder.with_profiling(path)?;
         }
-        builder.commit_from_memory(model)
+        let canceler = builder.canceler();
+        // Asked for before it began, it is an error of the loading as well.
+        let stopped = settings.cancel.stoppable(move || drop(canceler.cancel()), || builder.commit_from_memory(model));
+        stopped.unwrap_or_else(|e| Err(ort::Error::new(e.to_string())))
     }
 
     /// After the next run, memory that is not used any more goes back to the device.
