@@ -200,6 +200,14 @@ impl Engine {
         Network::load_with(self.runtime, &key.name(), &model, self.bundle.folder(), weights, &run)
     }
 
+    /// Does a job's work, within which `cancel` ends the loading of networks, too.
+    pub(crate) fn loading_until<T>(&mut self, cancel: &Cancel, work: impl FnOnce(&mut Self) -> T) -> T {
+        self.run.cancel = cancel.clone();
+        let result = work(self);
+        self.run.cancel = Cancel::default();
+        result
+    }
+
     /// A tensor that is made once and given to many runs, in the device's memory.
     ///
     /// # Errors
