@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use motionclone::bundle::Bundle;
+use motionclone::media::clip::Clip;
 use motionclone::motion::Motion;
 use motionclone::onnx::checkpoint::{self, ImportOptions};
 use motionclone::onnx::manifest::Manifest;
@@ -14,7 +15,6 @@ use motionclone::settings::Settings;
 use motionclone::{Error, Result};
 
 use crate::args::{CloneClip, Export, Extract, Import, Run};
-use crate::clip::Clip;
 use crate::output::{self, Output};
 use crate::published::{self, Configuration, Example};
 use crate::work::{Results, Work};

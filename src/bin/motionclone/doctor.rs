@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use motionclone::media::ffmpeg::Ffmpeg;
 use motionclone::onnx::manifest::{Manifest, Source};
 use motionclone::runtime::Runtime;
 use motionclone::{Engine, EngineOptions, Result};
 
 use crate::args::Doctor;
 use crate::cache;
-use crate::ffmpeg::Ffmpeg;
 
 /// Prints what was found. What is missing is a line, not an error; a bundle that was named must be sound.
 pub fn doctor(args: &Doctor) -> Result<()> {

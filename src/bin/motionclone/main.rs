@@ -2,10 +2,8 @@
 
 mod args;
 mod cache;
-mod clip;
 mod commands;
 mod doctor;
-mod ffmpeg;
 mod output;
 mod published;
 mod sheet;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use motionclone::Cancel;
+use motionclone::media::clip::Clip;
 use motionclone::media::frames::Frames;
 use motionclone::memory::Economy;
 use motionclone::motion::Motion;
@@ -13,7 +14,6 @@ use motionclone::{Engine, EngineOptions, Result};
 
 use crate::args::EngineArgs;
 use crate::cache::{self, Entry};
-use crate::clip::Clip;
 use crate::output::{self, Output};
 use crate::sheet::contact_sheet;
 use crate::terminal::Terminal;
