@@ -90,7 +90,7 @@ impl Work {
             return Ok(motion);
         }
         let Self { terminal, cancel } = self;
-        let motion = engine.extract(clip, settings, &mut |event| terminal.event(&event), cancel)?;
+        let motion = engine.extract(clip, settings, &mut |event| terminal.engine(&event), cancel)?;
         terminal.finish();
         if let Some(Err(error)) = entry.map(|entry| entry.save(&motion)) {
             terminal.warn(format!("the motion is not kept: {error}"));
@@ -108,15 +108,15 @@ impl Work {
         results: &Results,
     ) -> Result<()> {
         let Self { terminal, cancel } = self;
-        let frames = engine.clone_motion(motion, settings, &mut |event| terminal.event(&event), cancel)?;
+        let frames = engine.clone_motion(motion, settings, &mut |event| terminal.engine(&event), cancel)?;
         terminal.finish();
         for output in results.outputs {
             output.write(&frames, results.fps, cancel)?;
-            terminal.notice(format!("wrote {}", output.path().display()));
+            terminal.written(output.path());
         }
         if let Some(path) = results.contact_sheet {
             output::write_png(path, &contact_sheet(reference, &frames))?;
-            terminal.notice(format!("wrote {}", path.display()));
+            terminal.written(path);
         }
         Ok(())
     }
