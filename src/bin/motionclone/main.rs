@@ -6,12 +6,14 @@ mod clip;
 mod commands;
 mod doctor;
 mod ffmpeg;
+mod flags;
 mod output;
 mod published;
 mod sheet;
 mod terminal;
 #[cfg(test)]
 mod testing;
+mod text;
 mod work;
 
 use std::process::ExitCode;
@@ -57,6 +59,7 @@ fn perform(command: Command, work: &mut Work) -> Result<()> {
         Command::Extract(args) => commands::extract(args, work),
         Command::Run(args) => commands::run(args, work),
         Command::Export(args) => commands::export(&args, work),
+        Command::Settings(args) => commands::settings(&args),
         Command::Doctor(args) => doctor::doctor(&args),
     }
 }
