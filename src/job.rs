@@ -153,7 +153,7 @@ impl Engine {
                 let conditioning = Conditioning::new(
                     self,
                     condition(&source.select(Axis(0), &places), &places, settings.frames)?,
-                    control.scale,
+                    settings.control_scale,
                 )?;
                 let key = NetworkKey::Control(control.kind, shape.clone());
                 Some(conditioning.residuals(self.network(&key)?, &timestep, &text, cancel)?)

@@ -112,6 +112,7 @@ unsafe fn settings_of(engine: &Worker, host: *const HostSettings) -> Result<Sett
     }
     (settings.guidance_scale, settings.motion_weight, settings.cfg) =
         (host.guidance_scale, host.motion_weight, host.cfg);
+    settings.control_scale = host.image_scale;
     let kind = match host.image_kind {
         0 => ControlKind::Rgb,
         1 => ControlKind::Scribble,
@@ -139,7 +140,7 @@ unsafe fn settings_of(engine: &Worker, host: *const HostSettings) -> Result<Sett
             // SAFETY: the host promises memory as described.
             images.push((unsafe { pixels.read(0) }?, frame));
         }
-        settings.control = Some(Control { kind, scale: host.image_scale, images });
+        settings.control = Some(Control { kind, images });
     }
     settings.check(&engine.manifest)?;
     Ok(settings)

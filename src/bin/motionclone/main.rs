@@ -4,6 +4,7 @@ mod args;
 mod cache;
 mod commands;
 mod doctor;
+mod flags;
 mod output;
 mod published;
 mod sheet;
@@ -11,6 +12,7 @@ mod signals;
 mod terminal;
 #[cfg(test)]
 mod testing;
+mod text;
 mod work;
 
 use std::ffi::OsString;
@@ -64,6 +66,7 @@ fn perform(command: Command, work: &mut Work) -> Result<()> {
         Command::Extract(args) => commands::extract(args, work),
         Command::Run(args) => commands::run(args, work),
         Command::Export(args) => commands::export(&args, work),
+        Command::Settings(args) => commands::settings(&args),
         Command::Doctor(args) => doctor::doctor(&args),
     }
 }

@@ -6,8 +6,17 @@ use motionclone::Cancel;
 use motionclone::Result;
 use motionclone::media::clip::Clip;
 use motionclone::media::frames::Frames;
+use motionclone::onnx::manifest::{Defaults, Manifest};
+use motionclone::settings::FrameRate;
 
 use crate::output::Output;
+
+/// The embedded model's manifest, with the published defaults.
+pub fn manifest() -> Manifest {
+    let bundle = Path::new(env!("CARGO_MANIFEST_DIR")).join("onnx/demo/bundle");
+    let manifest = Manifest::read(&bundle).expect("the embedded model");
+    Manifest { defaults: Defaults::default(), ..manifest }
+}
 
 /// Opens a clip without a way to cancel.
 pub fn open(path: &Path) -> Result<Clip> {
@@ -21,6 +30,7 @@ pub fn read(path: &Path, frames: usize, width: usize, height: usize) -> Result<F
 
 /// Writes a clip.
 pub fn write(path: &Path, frames: &Frames, fps: f64) -> Result<()> {
+    let fps = FrameRate::from_f64(fps).expect("a frame rate");
     Output::prepare(path)?.write(frames, fps, &Cancel::default())
 }
 
