@@ -116,7 +116,7 @@ fn wrong_input_is_refused_in_one_line() {
     for (options, reason) in [
         ("--size 60x64", "width 60: must be a multiple of 8"),
         ("--size 64x65", "height 65: must be a multiple of 8"),
-        ("--frames 33", "33 frames: this model takes 2 to 32"),
+        ("--frames 33", "frames 33: must be 2 to 32"),
         ("--steps 2 --guidance-steps 3", "3 guidance steps: more than the 2 steps"),
         ("--frames 4 --top-k 5", "top-k 5"),
         ("--noise-step 1000", "noise step 1000"),

@@ -1,23 +1,21 @@
 //! What each command does. Every input is checked before the long work begins.
 
-use std::collections::HashSet;
+use std::io::Write;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use motionclone::bundle::Bundle;
 use motionclone::motion::Motion;
 use motionclone::onnx::checkpoint::{self, ImportOptions};
 use motionclone::onnx::manifest::Manifest;
 use motionclone::pipeline::preview;
-use motionclone::settings::Settings;
-use motionclone::{Engine, Error, Result};
+use motionclone::settings::{self, Choices, Description, FrameRate, Kind, Settings, Value};
+use motionclone::{Error, Result};
 
-use crate::args::{CloneClip, Export, Extract, Import, Run};
+use crate::args::{CloneClip, Export, Extract, Import, ShowSettings};
 use crate::cache;
-use crate::clip::Clip;
-use crate::output::{ClipShape, Output, Outputs};
-use crate::places::{Input, MadeFolder, Places};
-use crate::published::{self, Configuration, Example};
+use crate::output::{ClipShape, Outputs};
+use crate::places::{Input, Places};
 use crate::terminal::{Progress, Stage};
 use crate::work::{Results, Work};
 
@@ -80,7 +78,8 @@ pub fn clone(args: CloneClip, work: &mut Work) -> Result<()> {
     let bundle = args.engine.bundle.folder()?;
     let manifest = Manifest::read(&bundle)?;
     let settings = args.settings(&manifest)?;
-    let fps = args.fps.unwrap_or(manifest.defaults.fps);
+    tell_seed(&args.settings.0, &settings, work);
+    let fps = frame_rate(args.fps, &manifest)?;
     let mut outputs = Outputs::default();
     let places = &mut outputs.places;
     places.reads("model", Input::Whole, &bundle);
@@ -114,6 +113,7 @@ pub fn extract(args: Extract, work: &mut Work) -> Result<()> {
     let bundle = args.engine.bundle.folder()?;
     let manifest = Manifest::read(&bundle)?;
     let settings = args.settings(&manifest)?;
+    tell_seed(&args.settings.0, &settings, work);
     let mut outputs = Outputs::default();
     outputs.places.reads("model", Input::Whole, &bundle);
     outputs.places.reads("reference", Input::Clip, &args.reference);
@@ -144,111 +144,65 @@ pub fn export(args: &Export, work: &mut Work) -> Result<()> {
     Ok(())
 }
 
-/// One line of a published list, checked.
-struct Planned {
-    settings: Settings,
-    clip: Clip,
-    output: Output,
-    contact_sheet: Option<PathBuf>,
-}
-
-/// Runs a published configuration over its list.
-pub fn run(args: Run, work: &mut Work) -> Result<()> {
-    let bundle = args.engine.bundle.folder()?;
-    let manifest = Manifest::read(&bundle)?;
-    let terminal = &mut work.terminal;
-    let configuration = Configuration::read(&args.inference_config, &mut |warning| terminal.warn(warning))?;
-    let examples = Example::read_all(&args.examples, &mut |warning| terminal.warn(warning))?;
-    let _made = MadeFolder::new(&args.out)?;
-    let mut outputs = Outputs::default();
-    outputs.places.reads("model", Input::Whole, &bundle);
-    outputs.places.reads("configuration", Input::Whole, &args.inference_config);
-    outputs.places.reads("list", Input::Whole, &args.examples);
-    let planned = plan_all(&args, &manifest, &configuration, &examples, &mut outputs, work)?;
-    check_cache(!args.cache.no_cache, &outputs.places)?;
-    let mut engine = work.engine(&args.engine)?;
-    let total = planned.len();
-    let mut failed = Vec::new();
-    for (index, planned) in planned.into_iter().enumerate() {
-        work.terminal.clip(index + 1, total, &planned.settings.prompt);
-        match run_one(&args, &manifest, planned, &mut engine, work) {
-            Err(error) if error.is_cancelled() || work.cancel.is_cancelled() => return Err(error),
-            // The others may still go well.
-            Err(error) => {
-                work.terminal.finish();
-                work.terminal.warn(format!("{} of {total} failed: {error}", index + 1));
-                failed.push(error);
-            }
-            Ok(()) => {}
-        }
+/// Prints the table of settings with a model's own values.
+pub fn settings(args: &ShowSettings) -> Result<()> {
+    let manifest = Manifest::read(&args.bundle.folder()?)?;
+    let described: Vec<Description> = settings::settings().map(|setting| setting.describe(&manifest)).collect();
+    if args.json {
+        let json = serde_json::to_string_pretty(&described).map_err(|e| Error::failure(e.to_string()))?;
+        return print(&(json + "\n"));
     }
-    let count = failed.len();
-    match failed.pop() {
-        Some(error) if total == 1 => Err(error),
-        Some(error) => Err(error.within(format!("{count} of {total} clips failed, the last with"))),
-        None => Ok(()),
-    }
-}
-
-/// Checks every line of the list, its files and the places of its results.
-fn plan_all(
-    args: &Run,
-    manifest: &Manifest,
-    configuration: &Configuration,
-    examples: &[Example],
-    outputs: &mut Outputs,
-    work: &mut Work,
-) -> Result<Vec<Planned>> {
-    let fps = args.fps.unwrap_or(manifest.defaults.fps);
-    let mut read = Vec::new();
-    for (index, example) in examples.iter().enumerate() {
-        let terminal = &mut work.terminal;
-        let places = &mut outputs.places;
-        let mut resolve = |path: &Path| {
-            let path = published::resolve(path, &args.examples, &mut |notice| terminal.notice(notice));
-            places.reads("image", Input::Whole, &path);
-            path
+    let mut shown = String::new();
+    for setting in settings::settings() {
+        let range = match setting.kind {
+            Kind::Integer | Kind::Number => setting.range(&manifest).to_string(),
+            Kind::Seed => "a whole number, or -1 to draw one".into(),
+            Kind::Text => "a text".into(),
+            Kind::Choice(names) => names.join(", "),
+            Kind::List => "names with commas between".into(),
         };
-        let settings = configuration.settings(&manifest.defaults, example, args.size, args.frames, &mut resolve);
-        let video = published::resolve(&example.video_path, &args.examples, &mut |notice| terminal.notice(notice));
-        places.reads("reference", Input::Clip, &video);
-        let checked = settings.and_then(|settings| settings.check(manifest).map(|()| settings));
-        let opened = checked.and_then(|settings| Ok((settings, work.clip(&video)?)));
-        read.push(opened.map_err(|e| e.within(format!("{}: example {}", args.examples.display(), index + 1)))?);
+        let own = match setting.default(&manifest) {
+            Value::List(names) => names.join(","),
+            Value::Text(text) if setting.kind != Kind::Text => text,
+            value => serde_json::json!(value).to_string(),
+        };
+        shown += &format!("{}\n    {}\n    {range}; {own} unless given\n", setting.name, setting.help);
     }
-    // All inputs are known now, so that no result of one line takes the place of another's input.
-    let mut names = HashSet::new();
-    let mut planned = Vec::new();
-    for ((settings, clip), example) in read.into_iter().zip(examples) {
-        let mut name = example.file_name(settings.seed);
-        // Names that differ only in case are one file on many systems.
-        while !names.insert(name.to_lowercase()) {
-            name.push_str("_again");
-        }
-        let output = outputs.clip(&args.out.join(format!("{name}.mp4")), &shape(&settings, fps))?;
-        let contact_sheet = args.contact_sheets.then(|| args.out.join(format!("{name}.png")));
-        contact_sheet.as_deref().map(|path| check_contact_sheet(path, outputs)).transpose()?;
-        planned.push(Planned { settings, clip, output, contact_sheet });
-    }
-    Ok(planned)
+    print(&shown)
 }
 
-fn run_one(args: &Run, manifest: &Manifest, planned: Planned, engine: &mut Engine, work: &mut Work) -> Result<()> {
-    let Planned { settings, clip, output, contact_sheet } = planned;
-    work.plan(engine, &settings)?;
-    let frames = work.sample(&clip, &settings)?;
-    let motion = work.motion(engine, &frames, &settings, !args.cache.no_cache)?;
-    let fps = args.fps.unwrap_or(manifest.defaults.fps);
-    let results = Results { outputs: &[output], contact_sheet: contact_sheet.as_deref(), fps };
-    work.clone_motion(engine, &motion, &settings, Some(&frames), &results)
+/// Writes what was asked for to standard output. A reader who has seen enough may close it.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::io("standard output", e)),
+        _ => Ok(()),
+    }
 }
 
-fn shape(settings: &Settings, fps: f64) -> ClipShape {
+/// The rate asked for, or the model's own.
+pub fn frame_rate(asked: Option<FrameRate>, manifest: &Manifest) -> Result<FrameRate> {
+    let own = manifest.defaults.fps;
+    let rate = asked.or_else(|| FrameRate::from_f64(own));
+    rate.ok_or_else(|| {
+        Error::input(format!(
+            "{own} frames a second in the bundle's defaults: must be 0.1 to 240; name others with --fps"
+        ))
+    })
+}
+
+/// Says which seed was drawn, so that the clip can be made again.
+fn tell_seed(choices: &Choices, settings: &Settings, work: &mut Work) {
+    if choices.draws_seed() {
+        work.terminal.notice(format!("seed {}: drawn; --seed {0} makes the same again", settings.seed));
+    }
+}
+
+pub fn shape(settings: &Settings, fps: FrameRate) -> ClipShape {
     ClipShape { width: settings.width, height: settings.height, frames: settings.frames, fps }
 }
 
 /// Checks that motions are not kept among the inputs.
-fn check_cache(keep: bool, places: &Places) -> Result<()> {
+pub fn check_cache(keep: bool, places: &Places) -> Result<()> {
     cache::folder().filter(|_| keep).map_or(Ok(()), |folder| places.keeps(&folder))
 }
 
@@ -258,7 +212,7 @@ fn load_motion(path: &Path, manifest: &Manifest, settings: &Settings) -> Result<
     Ok(motion)
 }
 
-fn check_contact_sheet(path: &Path, outputs: &mut Outputs) -> Result<()> {
+pub fn check_contact_sheet(path: &Path, outputs: &mut Outputs) -> Result<()> {
     if !path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png")) {
         return Err(Error::input("a contact sheet ends in .png").with_path(path));
     }

@@ -4,13 +4,13 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use motionclone::media::ffmpeg::Ffmpeg;
 use motionclone::onnx::manifest::{Manifest, Source};
-use motionclone::runtime::network::Runtime;
+use motionclone::runtime::Runtime;
 use motionclone::{Engine, EngineOptions, Error, Result};
 
 use crate::args::Doctor;
 use crate::cache;
-use crate::ffmpeg::Ffmpeg;
 
 /// Prints what was found. What is missing is a line, not an error; a bundle that was named must be sound.
 ///

@@ -2,10 +2,10 @@
 
 mod args;
 mod cache;
-mod clip;
 mod commands;
 mod doctor;
-mod ffmpeg;
+mod flags;
+mod list;
 mod output;
 mod places;
 mod published;
@@ -14,6 +14,7 @@ mod signals;
 mod terminal;
 #[cfg(test)]
 mod testing;
+mod text;
 mod work;
 
 use std::ffi::OsString;
@@ -65,8 +66,9 @@ fn perform(command: Command, work: &mut Work) -> Result<()> {
         Command::Import(args) => commands::import(args, work),
         Command::Clone(args) => commands::clone(args, work),
         Command::Extract(args) => commands::extract(args, work),
-        Command::Run(args) => commands::run(args, work),
+        Command::Run(args) => list::run(args, work),
         Command::Export(args) => commands::export(&args, work),
+        Command::Settings(args) => commands::settings(&args),
         Command::Doctor(args) => doctor::doctor(&args),
     }
 }

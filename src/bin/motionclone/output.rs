@@ -9,12 +9,13 @@ use std::process::Stdio;
 
 use image::{ImageFormat, RgbImage};
 use motionclone::Cancel;
+use motionclone::media::ffmpeg::{self, Ffmpeg, Running};
 use motionclone::media::frames::Frames;
 use motionclone::onnx::owned::Kind;
 use motionclone::onnx::unfinished::{self, Unfinished, UnfinishedFolder};
+use motionclone::settings::FrameRate;
 use motionclone::{Error, Result};
 
-use crate::ffmpeg::{self, Ffmpeg, Running};
 use crate::places::Places;
 
 /// What a clip is written as.
@@ -37,7 +38,7 @@ pub struct ClipShape {
     pub width: usize,
     pub height: usize,
     pub frames: usize,
-    pub fps: f64,
+    pub fps: FrameRate,
 }
 
 impl ClipShape {
@@ -139,7 +140,7 @@ impl Output {
     /// # Errors
     /// When the disk is full or ffmpeg cannot write this format, or the work is cancelled; nothing is left
     /// then.
-    pub fn write(&self, frames: &Frames, fps: f64, cancel: &Cancel) -> Result<()> {
+    pub fn write(&self, frames: &Frames, fps: FrameRate, cancel: &Cancel) -> Result<()> {
         match &self.ffmpeg {
             Some(ffmpeg) => {
                 let unfinished = self.encode(ffmpeg, frames, fps, cancel)?;
@@ -149,7 +150,7 @@ impl Output {
         }
     }
 
-    fn encode(&self, ffmpeg: &Ffmpeg, frames: &Frames, fps: f64, cancel: &Cancel) -> Result<Unfinished> {
+    fn encode(&self, ffmpeg: &Ffmpeg, frames: &Frames, fps: FrameRate, cancel: &Cancel) -> Result<Unfinished> {
         let unfinished = Unfinished::file(&self.path).map_err(|e| cannot_write(&self.path, e))?;
         let mut command = ffmpeg.command();
         command.args(["-f", "rawvideo", "-pixel_format", "rgb24"]);
@@ -509,7 +510,8 @@ mod tests {
         let frames = moving_bars(12, 256, 256);
         for name in ["a.mp4", "a.webm", "a.gif", "a.webp", "frames"] {
             let output = prepare(&folder.join(name)).expect(name);
-            let error = output.write(&frames, 8.0, &Cancel::default()).expect_err(name);
+            let fps = FrameRate::new(8, 1).expect("a frame rate");
+            let error = output.write(&frames, fps, &Cancel::default()).expect_err(name);
             assert!(error.is_input() && error.to_string().contains("cannot be written"), "{name}: {error}");
             assert!(!error.to_string().contains('\n'), "{name}: {error}");
         }

@@ -3,17 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use motionclone::Cancel;
+use motionclone::media::clip::Clip;
 use motionclone::media::frames::Frames;
 use motionclone::memory::Economy;
 use motionclone::motion::Motion;
 use motionclone::onnx::manifest::Manifest;
-use motionclone::runtime::network::gigabytes;
-use motionclone::settings::Settings;
+use motionclone::runtime::gigabytes;
+use motionclone::settings::{FrameRate, Settings};
 use motionclone::{Engine, EngineOptions, Result};
 
 use crate::args::EngineArgs;
 use crate::cache::{self, Entry};
-use crate::clip::Clip;
 use crate::output::{self, Output};
 use crate::sheet::contact_sheet;
 use crate::terminal::Terminal;
@@ -28,7 +28,7 @@ pub struct Work {
 pub struct Results<'a> {
     pub outputs: &'a [Output],
     pub contact_sheet: Option<&'a Path>,
-    pub fps: f64,
+    pub fps: FrameRate,
 }
 
 impl Work {
@@ -84,7 +84,7 @@ impl Work {
 
     /// The motion of sampled frames: kept from an earlier run, or extracted and kept.
     pub fn motion(&mut self, engine: &mut Engine, clip: &Frames, settings: &Settings, keep: bool) -> Result<Motion> {
-        let entry = cache_entry(engine.manifest(), settings, clip, engine.device_name(), keep)?;
+        let entry = cache_entry(engine.manifest(), settings, clip, engine.device_name(), keep);
         if let Some((entry, motion)) = entry.as_ref().and_then(|entry| Some((entry, entry.load()?))) {
             self.terminal.notice(format!("motion kept from an earlier run: {}", entry.path().display()));
             return Ok(motion);
@@ -165,13 +165,7 @@ impl Work {
     }
 }
 
-fn cache_entry(
-    manifest: &Manifest,
-    settings: &Settings,
-    clip: &Frames,
-    device: &str,
-    keep: bool,
-) -> Result<Option<Entry>> {
+fn cache_entry(manifest: &Manifest, settings: &Settings, clip: &Frames, device: &str, keep: bool) -> Option<Entry> {
     let folder: Option<PathBuf> = if keep { cache::folder() } else { None };
-    folder.map(|folder| Entry::new(folder, manifest, settings, clip, device)).transpose()
+    folder.map(|folder| Entry::new(folder, manifest, settings, clip, device))
 }
