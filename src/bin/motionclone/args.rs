@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand};
 use motionclone::bundle;
 use motionclone::media::frames::Frames;
+use motionclone::media::sampling::{Moment, Sampling, Selection};
 use motionclone::onnx::checkpoint::Precision;
 use motionclone::onnx::manifest::{Defaults, Manifest};
 use motionclone::onnx::model::config::ControlKind;
@@ -26,7 +27,7 @@ pub enum Command {
     /// Make a bundle from downloaded checkpoints.
     Import(Import),
     /// Make a new clip that moves like a reference clip.
-    Clone(CloneClip),
+    Clone(Box<CloneClip>),
     /// Keep a clip's motion in a file, for any number of clones.
     Extract(Extract),
     /// Run the published configuration files as they are.
@@ -91,9 +92,11 @@ pub struct Import {
 pub struct CloneClip {
     #[command(flatten)]
     pub engine: EngineArgs,
-    /// The clip whose motion is cloned: a video, or a folder of images.
+    /// The clip whose motion is cloned: a video, a folder of images, or a pattern of their names (shot_*.png).
     #[arg(long, value_name = "CLIP", required_unless_present = "motion")]
     pub reference: Option<PathBuf>,
+    #[command(flatten)]
+    pub part: PartArgs,
     /// What the new clip shows.
     #[arg(long)]
     pub prompt: String,
@@ -126,9 +129,11 @@ pub struct CloneClip {
 pub struct Extract {
     #[command(flatten)]
     pub engine: EngineArgs,
-    /// The clip: a video, or a folder of images.
+    /// The clip: a video, a folder of images, or a pattern of their names (shot_*.png).
     #[arg(long, value_name = "CLIP")]
     pub reference: PathBuf,
+    #[command(flatten)]
+    pub part: PartArgs,
     #[command(flatten)]
     pub control: ControlArgs,
     #[command(flatten)]
@@ -154,6 +159,9 @@ pub struct Run {
     /// Frames of the new clips; the configuration's L unless given.
     #[arg(long, value_name = "N")]
     pub frames: Option<usize>,
+    /// How frames are taken from the clips: by their number, as published, or evenly in time.
+    #[arg(long, value_name = "HOW", default_value = "published")]
+    pub sampling: Sampling,
     /// Frames a second of the new clips.
     #[arg(long, value_parser = frame_rate)]
     pub fps: Option<f64>,
@@ -234,6 +242,27 @@ fn memory(text: &str) -> Result<u64, String> {
     match found {
         Some((number, size)) if number.is_finite() && number > 0.0 => Ok((number * size) as u64),
         _ => Err("a size such as 7.5GB; units are GB, MB, GiB and MiB".into()),
+    }
+}
+
+/// The part of the reference that counts.
+#[derive(Debug, Args)]
+pub struct PartArgs {
+    /// Where in the reference to begin: seconds (12.5), H:M:S (0:01:30.5), or a timecode (00:01:30:12).
+    #[arg(long, value_name = "TIME")]
+    pub start: Option<Moment>,
+    /// Where in the reference to end, as with --start.
+    #[arg(long, value_name = "TIME")]
+    pub end: Option<Moment>,
+    /// How frames are taken from the reference: evenly in time, or by their number (published).
+    #[arg(long, value_name = "HOW", default_value = "time")]
+    pub sampling: Sampling,
+}
+
+impl PartArgs {
+    /// The frames that are read.
+    pub fn selection(&self) -> Selection {
+        Selection { start: self.start, end: self.end, sampling: self.sampling }
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use motionclone::bundle::Bundle;
 use motionclone::media::clip::Clip;
+use motionclone::media::sampling::Selection;
 use motionclone::motion::Motion;
 use motionclone::onnx::checkpoint::{self, ImportOptions};
 use motionclone::onnx::manifest::Manifest;
@@ -63,8 +64,8 @@ pub fn clone(args: CloneClip, work: &mut Work) -> Result<()> {
     let manifest = Manifest::read(&args.engine.bundle.folder()?)?;
     let settings = args.settings(&manifest)?;
     let motion = args.motion.as_deref().map(|path| load_motion(path, &manifest, &settings)).transpose()?;
-    let clip = args.reference.as_deref().map(|path| work.clip(path)).transpose()?;
-    let frames = clip.as_ref().map(|clip| work.sample(clip, &settings)).transpose()?;
+    let clip = args.reference.as_deref().map(|path| work.clip(path, &args.part.selection())).transpose()?;
+    let frames = clip.map(|mut clip| work.sample(&mut clip, &settings)).transpose()?;
     let mut engine = work.engine(&args.engine)?;
     work.plan(&engine, &settings)?;
     let motion = match (motion, &frames) {
@@ -85,8 +86,8 @@ pub fn extract(args: Extract, work: &mut Work) -> Result<()> {
     output::check_writable(&args.out)?;
     let manifest = Manifest::read(&args.engine.bundle.folder()?)?;
     let settings = args.settings(&manifest)?;
-    let clip = work.clip(&args.reference)?;
-    let frames = work.sample(&clip, &settings)?;
+    let mut clip = work.clip(&args.reference, &args.part.selection())?;
+    let frames = work.sample(&mut clip, &settings)?;
     let mut engine = work.engine(&args.engine)?;
     work.plan(&engine, &settings)?;
     let motion = work.motion(&mut engine, &frames, &settings, false)?;
@@ -139,6 +140,7 @@ fn run_all(
     examples: &[Example],
     work: &mut Work,
 ) -> Result<()> {
+    let published = Selection { sampling: args.sampling, ..Selection::default() };
     let mut names = HashSet::new();
     let mut planned = Vec::new();
     for example in examples {
@@ -147,7 +149,7 @@ fn run_all(
         let settings = configuration.settings(&manifest.defaults, example, args.size, args.frames, &mut resolve)?;
         let video = resolve(&example.video_path);
         settings.check(manifest)?;
-        let clip = work.clip(&video)?;
+        let clip = work.clip(&video, &published)?;
         let mut name = example.file_name(settings.seed);
         while !names.insert(name.clone()) {
             name.push_str("_again");
@@ -158,9 +160,9 @@ fn run_all(
     }
     let mut engine = work.engine(&args.engine)?;
     let fps = args.fps.unwrap_or(manifest.defaults.fps);
-    for (index, Planned { settings, clip, output, contact_sheet }) in planned.into_iter().enumerate() {
+    for (index, Planned { settings, mut clip, output, contact_sheet }) in planned.into_iter().enumerate() {
         work.terminal.notice(format!("{} of {}: {}", index + 1, examples.len(), settings.prompt));
-        let frames = work.sample(&clip, &settings)?;
+        let frames = work.sample(&mut clip, &settings)?;
         work.plan(&engine, &settings)?;
         let motion = work.motion(&mut engine, &frames, &settings, !args.cache.no_cache)?;
         let results = Results { outputs: &[output], contact_sheet: contact_sheet.as_deref(), fps };

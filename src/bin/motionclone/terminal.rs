@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use motionclone::job::{Event, Progress, Stage};
+use motionclone::media::video::ReadProgress;
 
 /// Without a terminal, a line at most this often within a stage.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -63,6 +64,13 @@ impl Terminal {
                 self.step(stage, unit, progress.step as u64, progress.total as u64, &details(progress));
             }
         }
+    }
+
+    /// Hears how far the reading of a clip is.
+    pub fn reading(&mut self, progress: &ReadProgress) {
+        let stage = if progress.is_decoding { "reading the clip" } else { "looking through the clip" };
+        let (done, total) = (progress.done.max(0.0) as u64, progress.total.max(progress.done).ceil() as u64);
+        self.step(stage, "second", done, total, "");
     }
 
     /// Shows how far a stage is; another stage than the last one begins anew.
