@@ -17,7 +17,7 @@ use motionclone::media::sampling::sample_indices;
 use motionclone::motion::{Motion, MotionInfo, SparseAttention, guided_maps};
 use motionclone::onnx::manifest::Manifest;
 use motionclone::onnx::model::config::ControlKind;
-use motionclone::runtime::network::Device;
+use motionclone::runtime::Device;
 use motionclone::settings::{Control, Settings};
 use motionclone::{Engine, EngineOptions};
 

@@ -19,7 +19,7 @@ use motionclone::onnx::checkpoint::{ImportOptions, import};
 use motionclone::onnx::model::config::ControlKind;
 use motionclone::pipeline::vae;
 use motionclone::random::CpuGenerator;
-use motionclone::runtime::network::Device;
+use motionclone::runtime::Device;
 use motionclone::schedule::Schedule;
 use motionclone::settings::Settings;
 use motionclone::{Engine, EngineOptions};

@@ -6,7 +6,7 @@ use super::frames::Frames;
 use super::image::regular_file;
 use super::sampling::{Moment, Sampling, Selection, Timecode, sample_indices, sample_times};
 use super::sequence::{self, Sequence};
-use super::video::{Pick, ReadProgress, Times, Video, Watch};
+use super::video::{Pick, ReadProgress, ReadStage, Times, Video, Watch};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 
@@ -247,7 +247,7 @@ impl Clip {
                 let total = wanted.len() as f64;
                 for (done, index) in wanted.iter().enumerate() {
                     cancel.check()?;
-                    watch(ReadProgress { done: done as f64, total, is_decoding: true });
+                    watch(ReadProgress { done: done as f64, total, stage: ReadStage::Pictures });
                     keep(Frames::open_image_until(&files[self.frames.first + index], cancel)?);
                 }
             }

@@ -27,12 +27,23 @@ pub type Watch<'a> = &'a mut dyn FnMut(ReadProgress);
 /// How far the reading of a clip is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ReadProgress {
-    /// Seconds of the clip that were passed.
+    /// What is done.
+    pub stage: ReadStage,
+    /// Seconds of the clip, or pictures, that were passed.
     pub done: f64,
-    /// Seconds of the clip, or of the part that is read; 0 where the file does not say.
+    /// Seconds of the clip, of its part, or pictures in all; 0 where the file does not say.
     pub total: f64,
-    /// Whether frames are decoded, rather than their times listed.
-    pub is_decoding: bool,
+}
+
+/// A stage of reading a clip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadStage {
+    /// Listing when a video's frames are shown.
+    List,
+    /// Decoding a video up to its chosen frames.
+    Decode,
+    /// Reading pictures.
+    Pictures,
 }
 
 /// A video file whose track was chosen.
@@ -151,7 +162,7 @@ impl Video {
                         Some(pts) if pts != i64::MIN => {
                             let time = pts as f64 * times.tick + begin;
                             times.seconds.push(time);
-                            watch(ReadProgress { done: (time - begin).max(0.0), total, is_decoding: decoded });
+                            watch(ReadProgress { stage: ReadStage::List, done: (time - begin).max(0.0), total });
                         }
                         _ => {
                             times.are_sound = false;
@@ -207,7 +218,7 @@ impl Video {
                     watch(ReadProgress {
                         done: group[given.min(group.len() - 1)].time(),
                         total: last,
-                        is_decoding: true,
+                        stage: ReadStage::Decode,
                     });
                     given += 1;
                 }

@@ -10,9 +10,11 @@ use motionclone::media::sampling::{Moment, Sampling, Selection};
 use motionclone::onnx::checkpoint::Precision;
 use motionclone::onnx::manifest::{Defaults, Manifest};
 use motionclone::onnx::model::config::ControlKind;
-use motionclone::runtime::network::Device;
+use motionclone::runtime::Device;
 use motionclone::settings::{Control, Noise, Settings};
 use motionclone::{Error, Result};
+
+use crate::terminal::ProgressFormat;
 
 /// Motion cloning: a new clip that moves like the one you give it.
 #[derive(Debug, Parser)]
@@ -36,6 +38,40 @@ pub enum Command {
     Export(Export),
     /// Show what was found: ONNX Runtime, devices, ffmpeg, a bundle's contents.
     Doctor(Doctor),
+}
+
+impl Command {
+    /// How the command shows its progress.
+    pub fn progress(&self) -> ProgressFormat {
+        match self {
+            Self::Import(args) => args.progress.progress,
+            Self::Clone(args) => args.progress.progress,
+            Self::Extract(args) => args.progress.progress,
+            Self::Run(args) => args.progress.progress,
+            Self::Export(args) => args.progress.progress,
+            Self::Doctor(_) => ProgressFormat::Text,
+        }
+    }
+
+    /// The command's name on the command line.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Import(_) => "import",
+            Self::Clone(_) => "clone",
+            Self::Extract(_) => "extract",
+            Self::Run(_) => "run",
+            Self::Export(_) => "export",
+            Self::Doctor(_) => "doctor",
+        }
+    }
+}
+
+/// How progress is shown.
+#[derive(Debug, Args)]
+pub struct ProgressArgs {
+    /// Progress as a bar or lines on standard error (text), or as one JSON object a line on standard output (json).
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub progress: ProgressFormat,
 }
 
 #[derive(Debug, Args)]
@@ -86,6 +122,8 @@ pub struct Import {
     /// Folder of the new bundle.
     #[arg(long, value_name = "BUNDLE")]
     pub out: PathBuf,
+    #[command(flatten)]
+    pub progress: ProgressArgs,
 }
 
 #[derive(Debug, Args)]
@@ -123,6 +161,8 @@ pub struct CloneClip {
     /// The new clip: .mp4, .webm, .gif, .webp, or a folder for PNG files; may be given several times.
     #[arg(long, value_name = "FILE", required = true)]
     pub out: Vec<PathBuf>,
+    #[command(flatten)]
+    pub progress: ProgressArgs,
 }
 
 #[derive(Debug, Args)]
@@ -141,6 +181,8 @@ pub struct Extract {
     /// The motion file (.safetensors).
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+    #[command(flatten)]
+    pub progress: ProgressArgs,
 }
 
 #[derive(Debug, Args)]
@@ -173,6 +215,8 @@ pub struct Run {
     /// Folder for the new clips.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    #[command(flatten)]
+    pub progress: ProgressArgs,
 }
 
 #[derive(Debug, Args)]
@@ -191,6 +235,8 @@ pub struct Export {
     /// Folder of the graphs.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    #[command(flatten)]
+    pub progress: ProgressArgs,
 }
 
 #[derive(Debug, Args)]

@@ -18,6 +18,7 @@ use motionclone::{Error, Result};
 use crate::args::{CloneClip, Export, Extract, Import, Run};
 use crate::output::{self, Output};
 use crate::published::{self, Configuration, Example};
+use crate::terminal::{Progress, Stage};
 use crate::work::{Results, Work};
 
 const MEGABYTE: u64 = 1_000_000;
@@ -43,7 +44,8 @@ pub fn import(args: Import, work: &mut Work) -> Result<()> {
     };
     let Work { terminal, cancel } = work;
     let imported = checkpoint::import(&options, &mut |progress| {
-        terminal.step("importing", "megabyte", progress.done / MEGABYTE, progress.total / MEGABYTE, progress.what);
+        let (done, total) = (progress.done / MEGABYTE, progress.total / MEGABYTE);
+        terminal.progress(Progress::new(Stage::Import, done, total), progress.what);
         if cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     terminal.finish();
@@ -53,7 +55,7 @@ pub fn import(args: Import, work: &mut Work) -> Result<()> {
     if let Err(error) = preview::fit_bundle(&options.out) {
         terminal.warn(format!("the bundle will show no previews: {error}"));
     }
-    terminal.notice(format!("wrote {}", options.out.display()));
+    terminal.written(&options.out);
     Ok(())
 }
 
@@ -92,7 +94,7 @@ pub fn extract(args: Extract, work: &mut Work) -> Result<()> {
     work.plan(&engine, &settings)?;
     let motion = work.motion(&mut engine, &frames, &settings, false)?;
     motion.save(&args.out)?;
-    work.terminal.notice(format!("wrote {}", args.out.display()));
+    work.terminal.written(&args.out);
     Ok(())
 }
 
@@ -102,10 +104,10 @@ pub fn export(args: &Export, work: &mut Work) -> Result<()> {
     let settings = args.settings(&bundle.manifest.defaults);
     let Work { terminal, cancel } = work;
     let files = motionclone::export::export(&bundle, &settings, &args.out, cancel, &mut |done, total| {
-        terminal.step("copying weights", "megabyte", done / MEGABYTE, total / MEGABYTE, "");
+        terminal.progress(Progress::new(Stage::Export, done / MEGABYTE, total / MEGABYTE), "");
     })?;
     terminal.finish();
-    files.iter().for_each(|file| terminal.notice(format!("wrote {}", file.display())));
+    files.iter().for_each(|file| terminal.written(file));
     Ok(())
 }
 
@@ -161,7 +163,7 @@ fn run_all(
     let mut engine = work.engine(&args.engine)?;
     let fps = args.fps.unwrap_or(manifest.defaults.fps);
     for (index, Planned { settings, mut clip, output, contact_sheet }) in planned.into_iter().enumerate() {
-        work.terminal.notice(format!("{} of {}: {}", index + 1, examples.len(), settings.prompt));
+        work.terminal.clip(index + 1, examples.len(), &settings.prompt);
         let frames = work.sample(&mut clip, &settings)?;
         work.plan(&engine, &settings)?;
         let motion = work.motion(&mut engine, &frames, &settings, !args.cache.no_cache)?;

@@ -1,15 +1,17 @@
 //! The engine at work for the commands: opening it, getting a clip's motion, making the clip.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use motionclone::Cancel;
 use motionclone::media::clip::Clip;
 use motionclone::media::frames::Frames;
 use motionclone::media::sampling::Selection;
+use motionclone::media::video::ReadProgress;
 use motionclone::memory::Economy;
 use motionclone::motion::Motion;
 use motionclone::onnx::manifest::Manifest;
-use motionclone::runtime::network::gigabytes;
+use motionclone::runtime::gigabytes;
 use motionclone::settings::Settings;
 use motionclone::{Engine, EngineOptions, Result};
 
@@ -18,6 +20,9 @@ use crate::cache::{self, Entry};
 use crate::output::{self, Output};
 use crate::sheet::contact_sheet;
 use crate::terminal::Terminal;
+
+/// A clip that is read within this time needs no progress.
+const SHOWN_AFTER: Duration = Duration::from_secs(1);
 
 /// What every command has at hand.
 pub struct Work {
@@ -64,7 +69,7 @@ impl Work {
     /// Opens a reference clip and says how it is read, and what is wrong with it that does not stop the work.
     pub fn clip(&mut self, path: &Path, selection: &Selection) -> Result<Clip> {
         let Self { terminal, cancel } = self;
-        let opened = Clip::open(path, selection, &mut |progress| terminal.reading(&progress), cancel);
+        let opened = Clip::open(path, selection, &mut reading(terminal), cancel);
         terminal.finish();
         let mut clip = opened?;
         std::mem::take(&mut clip.notes).iter().for_each(|note| terminal.notice(note));
@@ -84,7 +89,7 @@ impl Work {
             ));
         }
         let (frames, width, height) = (settings.frames, settings.width, settings.height);
-        let sampled = clip.sample(frames, width, height, &mut |progress| terminal.reading(&progress), cancel);
+        let sampled = clip.sample(frames, width, height, &mut reading(terminal), cancel);
         terminal.finish();
         std::mem::take(&mut clip.warnings).iter().for_each(|warning| terminal.warn(warning));
         sampled
@@ -98,7 +103,7 @@ impl Work {
             return Ok(motion);
         }
         let Self { terminal, cancel } = self;
-        let motion = engine.extract(clip, settings, &mut |event| terminal.event(&event), cancel)?;
+        let motion = engine.extract(clip, settings, &mut |event| terminal.engine(&event), cancel)?;
         terminal.finish();
         if let Some(Err(error)) = entry.map(|entry| entry.save(&motion)) {
             terminal.warn(format!("the motion is not kept: {error}"));
@@ -116,15 +121,15 @@ impl Work {
         results: &Results,
     ) -> Result<()> {
         let Self { terminal, cancel } = self;
-        let frames = engine.clone_motion(motion, settings, &mut |event| terminal.event(&event), cancel)?;
+        let frames = engine.clone_motion(motion, settings, &mut |event| terminal.engine(&event), cancel)?;
         terminal.finish();
         for output in results.outputs {
             output.write(&frames, results.fps, cancel)?;
-            terminal.notice(format!("wrote {}", output.path().display()));
+            terminal.written(output.path());
         }
         if let Some(path) = results.contact_sheet {
             output::write_png(path, &contact_sheet(reference, &frames))?;
-            terminal.notice(format!("wrote {}", path.display()));
+            terminal.written(path);
         }
         Ok(())
     }
@@ -139,4 +144,14 @@ fn cache_entry(
 ) -> Result<Option<Entry>> {
     let folder: Option<PathBuf> = if keep { cache::folder() } else { None };
     folder.map(|folder| Entry::new(folder, manifest, settings, clip, device)).transpose()
+}
+
+/// Shows how far the reading of a clip is, once it takes longer than a moment.
+fn reading(terminal: &mut Terminal) -> impl FnMut(ReadProgress) {
+    let begun = Instant::now();
+    move |progress| {
+        if begun.elapsed() >= SHOWN_AFTER {
+            terminal.progress((&progress).into(), "");
+        }
+    }
 }
