@@ -1,10 +1,13 @@
 //! The engine at work for the commands: opening it, getting a clip's motion, making the clip.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use motionclone::Cancel;
 use motionclone::media::clip::Clip;
 use motionclone::media::frames::Frames;
+use motionclone::media::sampling::Selection;
+use motionclone::media::video::ReadProgress;
 use motionclone::memory::Economy;
 use motionclone::motion::Motion;
 use motionclone::onnx::manifest::Manifest;
@@ -17,6 +20,9 @@ use crate::cache::{self, Entry};
 use crate::output::{self, Output};
 use crate::sheet::contact_sheet;
 use crate::terminal::Terminal;
+
+/// A clip that is read within this time needs no progress.
+const SHOWN_AFTER: Duration = Duration::from_secs(1);
 
 /// What every command has at hand.
 pub struct Work {
@@ -60,26 +66,33 @@ impl Work {
         Ok(())
     }
 
-    /// Opens a reference clip and says what is wrong with it that does not stop the work.
-    pub fn clip(&mut self, path: &Path) -> Result<Clip> {
-        let clip = Clip::open(path, &self.cancel)?;
-        if let Some(complaint) = &clip.complaint {
-            self.terminal.warn(format!("{}: damaged, ffmpeg says: {complaint}", path.display()));
-        }
+    /// Opens a reference clip and says how it is read, and what is wrong with it that does not stop the work.
+    pub fn clip(&mut self, path: &Path, selection: &Selection) -> Result<Clip> {
+        let Self { terminal, cancel } = self;
+        let opened = Clip::open(path, selection, &mut reading(terminal), cancel);
+        terminal.finish();
+        let mut clip = opened?;
+        std::mem::take(&mut clip.notes).iter().for_each(|note| terminal.notice(note));
+        std::mem::take(&mut clip.warnings).iter().for_each(|warning| terminal.warn(warning));
         Ok(clip)
     }
 
     /// The frames of a clip that a run works with.
-    pub fn sample(&mut self, clip: &Clip, settings: &Settings) -> Result<Frames> {
-        if clip.count < settings.frames {
-            self.terminal.warn(format!(
+    pub fn sample(&mut self, clip: &mut Clip, settings: &Settings) -> Result<Frames> {
+        let Self { terminal, cancel } = self;
+        if clip.count() < settings.frames {
+            terminal.warn(format!(
                 "{}: it has {} frames, {} were asked for; some are repeated",
                 clip.path().display(),
-                clip.count,
+                clip.count(),
                 settings.frames
             ));
         }
-        clip.sample(settings.frames, settings.width, settings.height, &self.cancel)
+        let (frames, width, height) = (settings.frames, settings.width, settings.height);
+        let sampled = clip.sample(frames, width, height, &mut reading(terminal), cancel);
+        terminal.finish();
+        std::mem::take(&mut clip.warnings).iter().for_each(|warning| terminal.warn(warning));
+        sampled
     }
 
     /// The motion of sampled frames: kept from an earlier run, or extracted and kept.
@@ -168,4 +181,14 @@ impl Work {
 fn cache_entry(manifest: &Manifest, settings: &Settings, clip: &Frames, device: &str, keep: bool) -> Option<Entry> {
     let folder: Option<PathBuf> = if keep { cache::folder() } else { None };
     folder.map(|folder| Entry::new(folder, manifest, settings, clip, device))
+}
+
+/// Shows how far the reading of a clip is, once it takes longer than a moment.
+fn reading(terminal: &mut Terminal) -> impl FnMut(ReadProgress) {
+    let begun = Instant::now();
+    move |progress| {
+        if begun.elapsed() >= SHOWN_AFTER {
+            terminal.progress((&progress).into(), "");
+        }
+    }
 }
