@@ -3,14 +3,15 @@
 
 use std::path::Path;
 
+use motionclone_onnx::graph::Lowering;
 use motionclone_onnx::manifest::{Manifest, PreviewMap};
 use ndarray::{ArrayD, Axis};
 
-use crate::bundle::NetworkKey;
 use crate::cancel::Cancel;
 use crate::engine::{Engine, EngineOptions};
 use crate::error::Result;
 use crate::media::frames::Frames;
+use crate::networks::{NetworkKey, vae_shape};
 use crate::pipeline::vae;
 use crate::random::CpuGenerator;
 use crate::runtime::Device;
@@ -61,7 +62,7 @@ fn fit(engine: &mut Engine) -> Result<PreviewMap> {
         ..Settings::new(&engine.manifest().defaults, "")
     };
     let images = drawn_images(settings.width, settings.height);
-    let key = NetworkKey::VaeEncoder(engine.vae_shape(&settings));
+    let key = NetworkKey::VaeEncoder(vae_shape(engine.manifest(), &settings, Lowering::Portable));
     let pixels = vae::pixels(&images);
     // The mean of the distribution: a draw of zeros.
     let (rows, columns) = (settings.height / factor, settings.width / factor);

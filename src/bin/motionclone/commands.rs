@@ -66,7 +66,7 @@ pub fn clone(args: CloneClip, work: &mut Work) -> Result<()> {
     let clip = args.reference.as_deref().map(|path| work.clip(path)).transpose()?;
     let frames = clip.as_ref().map(|clip| work.sample(clip, &settings)).transpose()?;
     let mut engine = work.engine(&args.engine)?;
-    work.plan(&engine, &settings)?;
+    work.plan(&mut engine, &settings)?;
     let motion = match (motion, &frames) {
         (Some(motion), _) => motion,
         (None, Some(frames)) => work.motion(&mut engine, frames, &settings, !args.cache.no_cache)?,
@@ -88,7 +88,7 @@ pub fn extract(args: Extract, work: &mut Work) -> Result<()> {
     let clip = work.clip(&args.reference)?;
     let frames = work.sample(&clip, &settings)?;
     let mut engine = work.engine(&args.engine)?;
-    work.plan(&engine, &settings)?;
+    work.plan(&mut engine, &settings)?;
     let motion = work.motion(&mut engine, &frames, &settings, false)?;
     motion.save(&args.out)?;
     work.terminal.notice(format!("wrote {}", args.out.display()));
@@ -161,7 +161,7 @@ fn run_all(
     for (index, Planned { settings, clip, output, contact_sheet }) in planned.into_iter().enumerate() {
         work.terminal.notice(format!("{} of {}: {}", index + 1, examples.len(), settings.prompt));
         let frames = work.sample(&clip, &settings)?;
-        work.plan(&engine, &settings)?;
+        work.plan(&mut engine, &settings)?;
         let motion = work.motion(&mut engine, &frames, &settings, !args.cache.no_cache)?;
         let results = Results { outputs: &[output], contact_sheet: contact_sheet.as_deref(), fps };
         work.clone_motion(&mut engine, &motion, &settings, Some(&frames), &results)?;
