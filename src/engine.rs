@@ -190,20 +190,21 @@ impl Engine {
         self.runtime
     }
 
-    /// A network, loaded when it is not yet.
+    /// A network, loaded when it is not yet; `cancel` ends the loading.
     ///
     /// # Errors
-    /// When a weight is missing or ONNX Runtime refuses the model.
-    pub fn network(&mut self, key: &NetworkKey) -> Result<&mut Network> {
+    /// When a weight is missing, ONNX Runtime refuses the model, or the loading is cancelled.
+    pub fn network(&mut self, key: &NetworkKey, cancel: &Cancel) -> Result<&mut Network> {
         if !self.networks.contains_key(key) {
-            let network = self.load(key)?;
+            let network = self.load(key, cancel)?;
             self.networks.insert(key.clone(), network);
         }
         self.networks.get_mut(key).ok_or_else(|| Error::failure("a loaded network is gone"))
     }
 
-    fn load(&self, key: &NetworkKey) -> Result<Network> {
-        let mut run = RunSettings { cuda_graph: self.run.cuda_graph && key.runs_in_steps(), ..self.run.clone() };
+    fn load(&self, key: &NetworkKey, cancel: &Cancel) -> Result<Network> {
+        let cuda_graph = self.run.cuda_graph && key.runs_in_steps();
+        let mut run = RunSettings { cuda_graph, cancel: cancel.clone(), ..self.run.clone() };
         if key.runs_on_cpu() {
             (run.cuda, run.lowering) = (None, Lowering::Portable);
         }
@@ -309,7 +310,7 @@ impl Engine {
             .map_err(|e| Error::failure(format!("token ids: {e}")))?;
         let key = networks.text_encoder();
         self.make_room(networks, std::slice::from_ref(&key));
-        let network = self.network(&key)?;
+        let network = self.network(&key, cancel)?;
         let embeddings = network.run(&[("input_ids", Input::Integers(&ids))], cancel)?.array("text_embeddings")?;
         if self.embeddings.len() == MOST_EMBEDDINGS {
             self.embeddings.clear();

@@ -110,7 +110,7 @@ impl<'a> Job<'a> {
         let (config, key, count) = (self.engine.manifest().vae.clone(), self.networks.vae_encoder(), pixels.shape()[0]);
         report(self.watch, Stage::Encode, 0, count);
         self.engine.make_room(&self.networks, std::slice::from_ref(&key));
-        let network = self.engine.network(&key)?;
+        let network = self.engine.network(&key, self.cancel)?;
         let done = |done| report(self.watch, Stage::Encode, done, count);
         vae::encode(network, &config, pixels, noise, self.cancel, done)
     }
@@ -226,7 +226,7 @@ impl<'a> Job<'a> {
         for (index, key) in networks.iter().enumerate() {
             report(self.watch, Stage::Load, index, networks.len());
             self.cancel.check()?;
-            self.engine.network(key)?;
+            self.engine.network(key, self.cancel)?;
         }
         Ok(())
     }
@@ -240,7 +240,7 @@ impl<'a> Job<'a> {
             (self.engine.manifest().vae.clone(), self.networks.vae_decoder(), latents.shape()[2]);
         report(self.watch, Stage::Decode, 0, count);
         self.engine.make_room(&self.networks, std::slice::from_ref(&key));
-        let network = self.engine.network(&key)?;
+        let network = self.engine.network(&key, self.cancel)?;
         vae::decode(network, &config, latents, self.cancel, |done| report(self.watch, Stage::Decode, done, count))
     }
 }

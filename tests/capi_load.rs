@@ -89,7 +89,8 @@ fn memory_stays_flat() {
     let mut least = || (0..CYCLES).map(&mut cycle).min().unwrap();
     let (before, after) = (least(), least());
     println!("twice {CYCLES} cycles of start and cancel: {before} bytes, then {after} bytes at least");
-    assert!(after * 100 <= before * 101, "{before} bytes, then {after} bytes at least");
+    // A clip, an image or a network is far more.
+    assert!(after <= before + (512 << 10), "{before} bytes, then {after} bytes at least");
     wait(start(engine, &mut reference, &settings));
     ok(unsafe { motionclone_engine_destroy(&mut engine) });
 }

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use motionclone::Cancel;
 use motionclone::job::{Event, Job};
-use motionclone::media::frames::{Frames, sample_indices};
+use motionclone::media::frames::Frames;
+use motionclone::media::sampling::sample_indices;
 use motionclone::motion::{Motion, SparseAttention};
 use motionclone::onnx::checkpoint::{ImportOptions, import};
 use motionclone::onnx::model::config::ControlKind;

@@ -95,7 +95,7 @@ pub fn measure(bundle: &Path) -> Result<()> {
         engine.keep(&of_steps);
         for key in &of_steps {
             let start = Instant::now();
-            engine.network(key)?;
+            engine.network(key, &cancel)?;
             table.row(&format!("load {}", key.name()), start.elapsed().as_secs_f64(), 0.0);
         }
         let latents = drawn(&latents(&settings), 3)?;

@@ -69,7 +69,7 @@ impl Denoising {
         let control = match (&settings.control, condition) {
             (Some(control), Some(condition)) => {
                 share = engine.manifest().defaults.motion_share.get(&control.kind).copied();
-                Some(Conditioning::new(|array| engine.tensor(array), condition, control.scale)?)
+                Some(Conditioning::new(|array| engine.tensor(array), condition, settings.control_scale)?)
             }
             (None, None) => None,
             _ => return Err(Error::failure("a control needs a condition, and a condition a control")),

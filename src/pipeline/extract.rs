@@ -38,7 +38,7 @@ pub fn attention(
                 ControlKind::Scribble => pixels.ok_or_else(|| Error::failure("a sketch control needs pixels"))?,
             };
             let condition = condition(&source.select(Axis(0), &places), &places, settings.frames)?;
-            Some(Conditioning::new(|array| unet.tensor(array), condition, control.scale)?)
+            Some(Conditioning::new(|array| unet.tensor(array), condition, settings.control_scale)?)
         }
     };
     let (text, timestep) =

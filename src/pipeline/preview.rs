@@ -67,7 +67,8 @@ fn fit(engine: &mut Engine) -> Result<PreviewMap> {
     // The mean of the distribution: a draw of zeros.
     let (rows, columns) = (settings.height / factor, settings.width / factor);
     let noise = vec![0.0; IMAGES * config.latent_channels * rows * columns];
-    let latents = vae::encode(engine.network(&key)?, &config, &pixels, &noise, &Cancel::default(), |_| {})?;
+    let cancel = Cancel::default();
+    let latents = vae::encode(engine.network(&key, &cancel)?, &config, &pixels, &noise, &cancel, |_| {})?;
     engine.keep(&[]);
 
     let mut samples = Vec::new();

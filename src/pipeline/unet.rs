@@ -160,7 +160,7 @@ impl<'a> Unet<'a> {
             inputs.push(("motion_scale", Input::Array(&weight)));
             inputs.extend(guide.inputs.iter().map(|(name, value)| (name.as_str(), Input::Value(value))));
         }
-        self.engine.network(key)?.run(&inputs, self.cancel)
+        self.engine.network(key, self.cancel)?.run(&inputs, self.cancel)
     }
 
     /// SparseCtrl's residuals by input name; none without a control.
@@ -174,6 +174,6 @@ impl<'a> Unet<'a> {
             ("condition", Input::Value(condition)),
             ("control_scale", Input::Value(scale)),
         ];
-        Ok(self.engine.network(&key)?.run(&inputs, self.cancel)?.into_values())
+        Ok(self.engine.network(&key, self.cancel)?.run(&inputs, self.cancel)?.into_values())
     }
 }

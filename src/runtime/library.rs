@@ -8,6 +8,7 @@ use ort::ep;
 use ort::session::Session;
 use ort::session::builder::SessionBuilder;
 
+use super::statics;
 use super::telemetry::TelemetryOff;
 use crate::error::{Error, Result};
 
@@ -49,6 +50,7 @@ impl Runtime {
         // The library decides as it sets itself up; what `with_telemetry` says comes behind that.
         let _off = TelemetryOff::new();
         let environment = ort::init_from(&library).map_err(|e| failed(&e))?;
+        statics::keep(&library);
         let pool = GlobalThreadPoolOptions::default().with_spin_control(false).map_err(|e| failed(&e))?;
         let environment = environment
             .with_name("motionclone")

@@ -10,6 +10,7 @@ pub mod options;
 pub mod probe;
 mod provider;
 pub mod shared_weights;
+mod statics;
 mod telemetry;
 pub mod tensor;
 

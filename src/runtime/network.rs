@@ -53,8 +53,13 @@ impl Network {
         mut weights: Weights,
         settings: &RunSettings,
     ) -> Result<Self> {
-        let failed =
-            |e: ort::Error| failure(&format!("cannot load the {name} network"), &e.to_string(), settings.budget);
+        let failed = |e: ort::Error| {
+            if settings.cancel.is_cancelled() {
+                return Error::cancelled();
+            }
+            failure(&format!("cannot load the {name} network"), &e.to_string(), settings.budget)
+        };
+        settings.cancel.check()?;
         let RunSettings { cuda, budget, .. } = *settings;
         let _guard = DeviceGuard::shared(cuda);
         let session = provider::session(runtime, model, folder, &mut weights, settings).map_err(failed)?;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use motionclone_onnx::graph::Lowering;
 
+use crate::cancel::Cancel;
 use crate::error::Error;
 
 /// Device, operators and limits of a network.
@@ -23,6 +24,8 @@ pub struct RunSettings {
     pub budget: Option<u64>,
     /// Captures a run as a CUDA graph and replays it, instead of launching kernel by kernel.
     pub cuda_graph: bool,
+    /// Ends the loading of networks.
+    pub cancel: Cancel,
 }
 
 /// Converts an error of ONNX Runtime; out of memory gets advice.

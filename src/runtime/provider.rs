@@ -75,5 +75,8 @@ pub(super) fn session(
     if let Some(path) = &settings.profile {
         builder = builder.with_profiling(path)?;
     }
-    builder.commit_from_memory(model)
+    let canceler = builder.canceler();
+    // Asked for before it began, it is an error of the loading as well.
+    let stopped = settings.cancel.stoppable(move || drop(canceler.cancel()), || builder.commit_from_memory(model));
+    stopped.unwrap_or_else(|e| Err(ort::Error::new(e.to_string())))
 }
