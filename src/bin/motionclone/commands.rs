@@ -94,7 +94,7 @@ pub fn clone(args: CloneClip, work: &mut Work) -> Result<()> {
     let motion = args.motion.as_deref().map(|path| load_motion(path, &manifest, &settings)).transpose()?;
     let mut clip = args.reference.as_deref().map(|path| work.clip(path, &args.part.selection())).transpose()?;
     let mut engine = work.engine(&args.engine)?;
-    work.plan(&engine, &settings)?;
+    work.plan(&mut engine, &settings)?;
     let frames = clip.as_mut().map(|clip| work.sample(clip, &settings)).transpose()?;
     let motion = match (motion, &frames) {
         (Some(motion), _) => motion,
@@ -121,7 +121,7 @@ pub fn extract(args: Extract, work: &mut Work) -> Result<()> {
     outputs.file(&args.out)?;
     let mut clip = work.clip(&args.reference, &args.part.selection())?;
     let mut engine = work.engine(&args.engine)?;
-    work.plan(&engine, &settings)?;
+    work.plan(&mut engine, &settings)?;
     let frames = work.sample(&mut clip, &settings)?;
     let motion = work.motion(&mut engine, &frames, &settings, false)?;
     work.keep_motion(&motion, &args.out)

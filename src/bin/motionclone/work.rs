@@ -8,8 +8,8 @@ use motionclone::media::clip::Clip;
 use motionclone::media::frames::Frames;
 use motionclone::media::sampling::Selection;
 use motionclone::media::video::ReadProgress;
-use motionclone::memory::Economy;
 use motionclone::motion::Motion;
+use motionclone::networks::MemoryStrategy;
 use motionclone::onnx::manifest::Manifest;
 use motionclone::runtime::gigabytes;
 use motionclone::settings::{FrameRate, Settings};
@@ -52,13 +52,13 @@ impl Work {
     }
 
     /// Says what memory the job will take, where that matters to the user.
-    pub fn plan(&mut self, engine: &Engine, settings: &Settings) -> Result<()> {
+    pub fn plan(&mut self, engine: &mut Engine, settings: &Settings) -> Result<()> {
         if let Some(budget) = engine.memory_budget() {
             let plan = engine.plan(settings)?;
-            let way = match plan.economy {
-                Economy::Nothing => "",
-                Economy::Recompute => ", with the gradient computing again what it needs",
-                Economy::OneByOne => ", with one network at a time",
+            let way = match plan.strategy {
+                MemoryStrategy::KeepAll => "",
+                MemoryStrategy::Rematerialize => ", with the gradient computing again what it needs",
+                MemoryStrategy::ModelOffload => ", with one network at a time",
             };
             let (peak, budget) = (gigabytes(plan.peak), gigabytes(budget));
             self.terminal.notice(format!("about {peak} of a memory budget of {budget}{way}"));
