@@ -2,21 +2,23 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use motionclone::bundle::Bundle;
+use motionclone::media::clip::Clip;
 use motionclone::motion::Motion;
 use motionclone::onnx::checkpoint::{self, ImportOptions};
 use motionclone::onnx::manifest::Manifest;
 use motionclone::pipeline::preview;
-use motionclone::settings::Settings;
+use motionclone::settings::{self, Choices, Description, FrameRate, Kind, Settings, Value};
 use motionclone::{Error, Result};
 
-use crate::args::{CloneClip, Export, Extract, Import, Run};
-use crate::clip::Clip;
+use crate::args::{CloneClip, Export, Extract, Import, Run, ShowSettings};
 use crate::output::{self, Output};
 use crate::published::{self, Configuration, Example};
+use crate::terminal::{Progress, Stage};
 use crate::work::{Results, Work};
 
 const MEGABYTE: u64 = 1_000_000;
@@ -42,7 +44,8 @@ pub fn import(args: Import, work: &mut Work) -> Result<()> {
     };
     let Work { terminal, cancel } = work;
     let imported = checkpoint::import(&options, &mut |progress| {
-        terminal.step("importing", "megabyte", progress.done / MEGABYTE, progress.total / MEGABYTE, progress.what);
+        let (done, total) = (progress.done / MEGABYTE, progress.total / MEGABYTE);
+        terminal.progress(Progress::new(Stage::Import, done, total), progress.what);
         if cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     terminal.finish();
@@ -52,7 +55,7 @@ pub fn import(args: Import, work: &mut Work) -> Result<()> {
     if let Err(error) = preview::fit_bundle(&options.out) {
         terminal.warn(format!("the bundle will show no previews: {error}"));
     }
-    terminal.notice(format!("wrote {}", options.out.display()));
+    terminal.written(&options.out);
     Ok(())
 }
 
@@ -62,6 +65,7 @@ pub fn clone(args: CloneClip, work: &mut Work) -> Result<()> {
     args.contact_sheet.as_deref().map(check_contact_sheet).transpose()?;
     let manifest = Manifest::read(&args.engine.bundle.folder()?)?;
     let settings = args.settings(&manifest)?;
+    tell_seed(&args.settings.0, &settings, work);
     let motion = args.motion.as_deref().map(|path| load_motion(path, &manifest, &settings)).transpose()?;
     let clip = args.reference.as_deref().map(|path| work.clip(path)).transpose()?;
     let frames = clip.as_ref().map(|clip| work.sample(clip, &settings)).transpose()?;
@@ -72,7 +76,7 @@ pub fn clone(args: CloneClip, work: &mut Work) -> Result<()> {
         (None, Some(frames)) => work.motion(&mut engine, frames, &settings, !args.cache.no_cache)?,
         (None, None) => return Err(Error::input("a clone needs a reference clip or a motion file")),
     };
-    let fps = args.fps.unwrap_or(manifest.defaults.fps);
+    let fps = frame_rate(args.fps, &manifest)?;
     let results = Results { outputs: &outputs, contact_sheet: args.contact_sheet.as_deref(), fps };
     work.clone_motion(&mut engine, &motion, &settings, frames.as_ref(), &results)
 }
@@ -85,13 +89,14 @@ pub fn extract(args: Extract, work: &mut Work) -> Result<()> {
     output::check_writable(&args.out)?;
     let manifest = Manifest::read(&args.engine.bundle.folder()?)?;
     let settings = args.settings(&manifest)?;
+    tell_seed(&args.settings.0, &settings, work);
     let clip = work.clip(&args.reference)?;
     let frames = work.sample(&clip, &settings)?;
     let mut engine = work.engine(&args.engine)?;
     work.plan(&engine, &settings)?;
     let motion = work.motion(&mut engine, &frames, &settings, false)?;
     motion.save(&args.out)?;
-    work.terminal.notice(format!("wrote {}", args.out.display()));
+    work.terminal.written(&args.out);
     Ok(())
 }
 
@@ -101,11 +106,46 @@ pub fn export(args: &Export, work: &mut Work) -> Result<()> {
     let settings = args.settings(&bundle.manifest.defaults);
     let Work { terminal, cancel } = work;
     let files = motionclone::export::export(&bundle, &settings, &args.out, cancel, &mut |done, total| {
-        terminal.step("copying weights", "megabyte", done / MEGABYTE, total / MEGABYTE, "");
+        terminal.progress(Progress::new(Stage::Export, done / MEGABYTE, total / MEGABYTE), "");
     })?;
     terminal.finish();
-    files.iter().for_each(|file| terminal.notice(format!("wrote {}", file.display())));
+    files.iter().for_each(|file| terminal.written(file));
     Ok(())
+}
+
+/// Prints the table of settings with a model's own values.
+pub fn settings(args: &ShowSettings) -> Result<()> {
+    let manifest = Manifest::read(&args.bundle.folder()?)?;
+    let described: Vec<Description> = settings::settings().map(|setting| setting.describe(&manifest)).collect();
+    if args.json {
+        let json = serde_json::to_string_pretty(&described).map_err(|e| Error::failure(e.to_string()))?;
+        return print(&(json + "\n"));
+    }
+    let mut shown = String::new();
+    for setting in settings::settings() {
+        let range = match setting.kind {
+            Kind::Integer | Kind::Number => setting.range(&manifest).to_string(),
+            Kind::Seed => "a whole number, or -1 to draw one".into(),
+            Kind::Text => "a text".into(),
+            Kind::Choice(names) => names.join(", "),
+            Kind::List => "names with commas between".into(),
+        };
+        let own = match setting.default(&manifest) {
+            Value::List(names) => names.join(","),
+            Value::Text(text) if setting.kind != Kind::Text => text,
+            value => serde_json::json!(value).to_string(),
+        };
+        shown += &format!("{}\n    {}\n    {range}; {own} unless given\n", setting.name, setting.help);
+    }
+    print(&shown)
+}
+
+/// Writes what was asked for to standard output. A reader who has seen enough may close it.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::io("standard output", e)),
+        _ => Ok(()),
+    }
 }
 
 /// One line of a published list, checked.
@@ -144,9 +184,12 @@ fn run_all(
     for example in examples {
         let terminal = &mut work.terminal;
         let mut resolve = |path: &Path| published::resolve(path, &args.examples, &mut |notice| terminal.notice(notice));
-        let settings = configuration.settings(&manifest.defaults, example, args.size, args.frames, &mut resolve)?;
+        let settings = configuration.settings(manifest, example, args.size, args.frames, &mut resolve)?;
         let video = resolve(&example.video_path);
         settings.check(manifest)?;
+        if example.draws_seed() {
+            work.terminal.notice(format!("{}: seed {}: drawn", example.video_path.display(), settings.seed));
+        }
         let clip = work.clip(&video)?;
         let mut name = example.file_name(settings.seed);
         while !names.insert(name.clone()) {
@@ -157,9 +200,9 @@ fn run_all(
         planned.push(Planned { settings, clip, output, contact_sheet });
     }
     let mut engine = work.engine(&args.engine)?;
-    let fps = args.fps.unwrap_or(manifest.defaults.fps);
+    let fps = frame_rate(args.fps, manifest)?;
     for (index, Planned { settings, clip, output, contact_sheet }) in planned.into_iter().enumerate() {
-        work.terminal.notice(format!("{} of {}: {}", index + 1, examples.len(), settings.prompt));
+        work.terminal.clip(index + 1, examples.len(), &settings.prompt);
         let frames = work.sample(&clip, &settings)?;
         work.plan(&engine, &settings)?;
         let motion = work.motion(&mut engine, &frames, &settings, !args.cache.no_cache)?;
@@ -167,6 +210,24 @@ fn run_all(
         work.clone_motion(&mut engine, &motion, &settings, Some(&frames), &results)?;
     }
     Ok(())
+}
+
+/// The rate asked for, or the model's own.
+fn frame_rate(asked: Option<FrameRate>, manifest: &Manifest) -> Result<FrameRate> {
+    let own = manifest.defaults.fps;
+    let rate = asked.or_else(|| FrameRate::from_f64(own));
+    rate.ok_or_else(|| {
+        Error::input(format!(
+            "{own} frames a second in the bundle's defaults: must be 0.1 to 240; name others with --fps"
+        ))
+    })
+}
+
+/// Says which seed was drawn, so that the clip can be made again.
+fn tell_seed(choices: &Choices, settings: &Settings, work: &mut Work) {
+    if choices.draws_seed() {
+        work.terminal.notice(format!("seed {}: drawn; --seed {0} makes the same again", settings.seed));
+    }
 }
 
 fn load_motion(path: &Path, manifest: &Manifest, settings: &Settings) -> Result<Motion> {

@@ -8,12 +8,12 @@ use std::process::Stdio;
 
 use image::{ImageFormat, RgbImage};
 use motionclone::Cancel;
+use motionclone::media::ffmpeg::{self, Ffmpeg, Running};
 use motionclone::media::frames::Frames;
 use motionclone::onnx::unfinished;
+use motionclone::settings::FrameRate;
 use motionclone::{Error, Result};
 use tempfile::TempPath;
-
-use crate::ffmpeg::{self, Ffmpeg, Running};
 
 /// What a clip is written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,14 +76,14 @@ impl Output {
     /// # Errors
     /// When the disk is full or ffmpeg cannot write this format, or the work is cancelled; nothing is left
     /// then.
-    pub fn write(&self, frames: &Frames, fps: f64, cancel: &Cancel) -> Result<()> {
+    pub fn write(&self, frames: &Frames, fps: FrameRate, cancel: &Cancel) -> Result<()> {
         match &self.ffmpeg {
             Some(ffmpeg) => self.write_file(ffmpeg, frames, fps, cancel),
             None => self.write_folder(frames, cancel),
         }
     }
 
-    fn write_file(&self, ffmpeg: &Ffmpeg, frames: &Frames, fps: f64, cancel: &Cancel) -> Result<()> {
+    fn write_file(&self, ffmpeg: &Ffmpeg, frames: &Frames, fps: FrameRate, cancel: &Cancel) -> Result<()> {
         let temporary = beside(&self.path)?;
         let mut command = ffmpeg.command();
         command.args(["-f", "rawvideo", "-pixel_format", "rgb24"]);
@@ -357,7 +357,8 @@ mod tests {
         let frames = moving_bars(12, 256, 256);
         for name in ["a.mp4", "a.webm", "a.gif", "a.webp", "frames"] {
             let output = Output::prepare(&folder.join(name)).expect(name);
-            let error = output.write(&frames, 8.0, &Cancel::default()).expect_err(name);
+            let error =
+                output.write(&frames, FrameRate::new(8, 1).expect("a frame rate"), &Cancel::default()).expect_err(name);
             assert!(error.is_input() && error.to_string().contains("cannot be written"), "{name}: {error}");
             assert!(!error.to_string().contains('\n'), "{name}: {error}");
         }

@@ -1,13 +1,22 @@
 //! What the tests of this program share.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use motionclone::Cancel;
 use motionclone::Result;
+use motionclone::media::clip::Clip;
 use motionclone::media::frames::Frames;
+use motionclone::onnx::manifest::{Defaults, Manifest};
+use motionclone::settings::FrameRate;
 
-use crate::clip::Clip;
 use crate::output::Output;
+
+/// The embedded model's manifest, with the published defaults.
+pub fn manifest() -> Manifest {
+    let bundle = Path::new(env!("CARGO_MANIFEST_DIR")).join("onnx/demo/bundle");
+    let manifest = Manifest::read(&bundle).expect("the embedded model");
+    Manifest { defaults: Defaults::default(), ..manifest }
+}
 
 /// Opens a clip without a way to cancel.
 pub fn open(path: &Path) -> Result<Clip> {
@@ -21,6 +30,7 @@ pub fn read(path: &Path, frames: usize, width: usize, height: usize) -> Result<F
 
 /// Writes a clip.
 pub fn write(path: &Path, frames: &Frames, fps: f64) -> Result<()> {
+    let fps = FrameRate::from_f64(fps).expect("a frame rate");
     Output::prepare(path)?.write(frames, fps, &Cancel::default())
 }
 
@@ -46,18 +56,4 @@ pub fn moving_bars(count: usize, width: usize, height: usize) -> Frames {
 pub fn difference(a: &Frames, b: &Frames) -> f64 {
     assert_eq!((a.width, a.height, a.count()), (b.width, b.height, b.count()));
     a.data.iter().zip(&b.data).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / a.data.len() as f64
-}
-
-/// The folder of third-party clips that some tests compare with, or a printed reason why they are skipped.
-pub fn clips() -> Option<PathBuf> {
-    let folder = std::env::var_os("MOTIONCLONE_CLIPS").map(PathBuf::from);
-    if folder.is_none() {
-        println!("skipped: MOTIONCLONE_CLIPS names no folder of reference clips");
-    }
-    folder
-}
-
-/// A file of the recorded truth.
-pub fn golden(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }

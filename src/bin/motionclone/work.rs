@@ -3,17 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use motionclone::Cancel;
+use motionclone::media::clip::Clip;
 use motionclone::media::frames::Frames;
 use motionclone::memory::Economy;
 use motionclone::motion::Motion;
 use motionclone::onnx::manifest::Manifest;
-use motionclone::runtime::network::gigabytes;
-use motionclone::settings::Settings;
+use motionclone::runtime::gigabytes;
+use motionclone::settings::{FrameRate, Settings};
 use motionclone::{Engine, EngineOptions, Result};
 
 use crate::args::EngineArgs;
 use crate::cache::{self, Entry};
-use crate::clip::Clip;
 use crate::output::{self, Output};
 use crate::sheet::contact_sheet;
 use crate::terminal::Terminal;
@@ -28,7 +28,7 @@ pub struct Work {
 pub struct Results<'a> {
     pub outputs: &'a [Output],
     pub contact_sheet: Option<&'a Path>,
-    pub fps: f64,
+    pub fps: FrameRate,
 }
 
 impl Work {
@@ -84,13 +84,13 @@ impl Work {
 
     /// The motion of sampled frames: kept from an earlier run, or extracted and kept.
     pub fn motion(&mut self, engine: &mut Engine, clip: &Frames, settings: &Settings, keep: bool) -> Result<Motion> {
-        let entry = cache_entry(engine.manifest(), settings, clip, engine.device_name(), keep)?;
+        let entry = cache_entry(engine.manifest(), settings, clip, engine.device_name(), keep);
         if let Some((entry, motion)) = entry.as_ref().and_then(|entry| Some((entry, entry.load()?))) {
             self.terminal.notice(format!("motion kept from an earlier run: {}", entry.path().display()));
             return Ok(motion);
         }
         let Self { terminal, cancel } = self;
-        let motion = engine.extract(clip, settings, &mut |event| terminal.event(&event), cancel)?;
+        let motion = engine.extract(clip, settings, &mut |event| terminal.engine(&event), cancel)?;
         terminal.finish();
         if let Some(Err(error)) = entry.map(|entry| entry.save(&motion)) {
             terminal.warn(format!("the motion is not kept: {error}"));
@@ -108,27 +108,21 @@ impl Work {
         results: &Results,
     ) -> Result<()> {
         let Self { terminal, cancel } = self;
-        let frames = engine.clone_motion(motion, settings, &mut |event| terminal.event(&event), cancel)?;
+        let frames = engine.clone_motion(motion, settings, &mut |event| terminal.engine(&event), cancel)?;
         terminal.finish();
         for output in results.outputs {
             output.write(&frames, results.fps, cancel)?;
-            terminal.notice(format!("wrote {}", output.path().display()));
+            terminal.written(output.path());
         }
         if let Some(path) = results.contact_sheet {
             output::write_png(path, &contact_sheet(reference, &frames))?;
-            terminal.notice(format!("wrote {}", path.display()));
+            terminal.written(path);
         }
         Ok(())
     }
 }
 
-fn cache_entry(
-    manifest: &Manifest,
-    settings: &Settings,
-    clip: &Frames,
-    device: &str,
-    keep: bool,
-) -> Result<Option<Entry>> {
+fn cache_entry(manifest: &Manifest, settings: &Settings, clip: &Frames, device: &str, keep: bool) -> Option<Entry> {
     let folder: Option<PathBuf> = if keep { cache::folder() } else { None };
-    folder.map(|folder| Entry::new(folder, manifest, settings, clip, device)).transpose()
+    folder.map(|folder| Entry::new(folder, manifest, settings, clip, device))
 }
