@@ -17,7 +17,7 @@ use crate::pipeline::control::{Conditioning, condition};
 use crate::pipeline::denoise::{self, Denoising};
 use crate::pipeline::preview::preview;
 use crate::pipeline::vae;
-use crate::runtime::network::Input;
+use crate::runtime::Input;
 use crate::schedule::Schedule;
 use crate::settings::Settings;
 
@@ -153,7 +153,7 @@ impl Engine {
                 let conditioning = Conditioning::new(
                     self,
                     condition(&source.select(Axis(0), &places), &places, settings.frames)?,
-                    control.scale,
+                    settings.control_scale,
                 )?;
                 let key = NetworkKey::Control(control.kind, shape.clone());
                 Some(conditioning.residuals(self.network(&key)?, &timestep, &text, cancel)?)

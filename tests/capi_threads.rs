@@ -52,9 +52,7 @@ mod sync {
 }
 
 mod runtime {
-    pub mod network {
-        pub use motionclone::runtime::network::Device;
-    }
+    pub use motionclone::runtime::Device;
 }
 
 /// Stands for the engine and its networks.
@@ -66,7 +64,7 @@ mod engine {
     use super::*;
     use crate::cancel::Cancel;
     use crate::error::{Error, Result};
-    use crate::runtime::network::Device;
+    use crate::runtime::Device;
 
     /// Jobs with this seed never end by themselves.
     pub const ENDLESS: u64 = u64::MAX;

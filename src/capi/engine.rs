@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use super::boundary::{self, Failure, call, call_anywhere, give, initialise, pointer, read, sized, text};
 use super::worker::{self, Log, Worker};
 use super::{DeviceKind, EngineHandle, HostDevice, HostEngineOptions, LogLevel, OBJECTS, Status, destroy, exit};
-use crate::engine::{self, Engine, EngineOptions};
-use crate::runtime::network::{Device, Runtime};
+use crate::engine::{Engine, EngineOptions};
+use crate::runtime::probe;
+use crate::runtime::{Device, Runtime};
 
 /// Fills options with defaults.
 ///
@@ -77,7 +78,7 @@ pub unsafe extern "C" fn motionclone_devices(
         let _inside = exit::enter()?;
         exit::stop_at_exit();
         let runtime = Runtime::load(text(onnxruntime, "onnxruntime")?.map(Path::new))?;
-        let found = engine::devices(runtime);
+        let found = probe::devices(runtime);
         for (index, device) in found.iter().take(capacity).enumerate() {
             devices.add(index).write(host_device(*device));
         }

@@ -131,6 +131,7 @@ pub(super) unsafe fn settings_of(engine: &Worker, host: *const HostSettings) -> 
     }
     (settings.guidance_scale, settings.motion_weight, settings.cfg) =
         (host.guidance_scale, host.motion_weight, host.cfg);
+    settings.control_scale = host.image_scale;
     let kind = match host.image_kind {
         0 => ControlKind::Rgb,
         1 => ControlKind::Scribble,
@@ -158,7 +159,7 @@ pub(super) unsafe fn settings_of(engine: &Worker, host: *const HostSettings) -> 
             // SAFETY: the host promises memory as described.
             images.push((unsafe { pixels.read(0) }?, frame));
         }
-        settings.control = Some(Control { kind, scale: host.image_scale, images });
+        settings.control = Some(Control { kind, images });
     }
     settings.check(&engine.manifest)?;
     Ok(settings)

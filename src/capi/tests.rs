@@ -15,7 +15,7 @@ use super::worker::{Log, Work, Worker};
 use super::*;
 use crate::engine::{Engine, EngineOptions};
 use crate::media::frames::Frames;
-use crate::runtime::network::Device;
+use crate::runtime::Device;
 use crate::settings::Settings;
 
 /// The library's functions have the types that hosts in Rust call them by.

@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::job::{Event, Progress, Stage};
 use crate::media::frames::Frames;
 use crate::motion::Motion;
-use crate::runtime::network::Device;
+use crate::runtime::Device;
 use crate::settings::Settings;
 use crate::sync::{Arc, AtomicBool, Builder, Condvar, JoinHandle, Mutex, Ordering, PoisonError, current, lock};
 

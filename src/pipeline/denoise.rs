@@ -13,7 +13,7 @@ use crate::memory::Economy;
 use crate::motion::Motion;
 use crate::motion::guidance::{self, MotionTarget};
 use crate::pipeline::control::{Conditioning, Residuals};
-use crate::runtime::network::Input;
+use crate::runtime::Input;
 use crate::schedule::Schedule;
 use crate::settings::Settings;
 
@@ -75,7 +75,7 @@ impl Denoising {
                 let share = engine.manifest().defaults.motion_share.get(&control.kind);
                 settings.motion_weight *= share.copied().unwrap_or(1.0);
                 let key = NetworkKey::Control(control.kind, shape.clone());
-                Some((key, Conditioning::new(engine, condition, control.scale)?))
+                Some((key, Conditioning::new(engine, condition, settings.control_scale)?))
             }
             (None, None) => None,
             _ => return Err(Error::failure("a control needs a condition, and a condition a control")),
