@@ -53,8 +53,7 @@ fn main() -> ExitCode {
         ["setup"] => setup::tools(Runtime::Cpu).map(|tools| print!("{tools}")),
         ["setup", "--cuda"] => setup::tools(Runtime::Cuda).map(|tools| print!("{tools}")),
         ["dist", words @ ..] => dist::Options::parse(words).and_then(|options| dist::build(&options)),
-        ["openfx"] => setup::tools(Runtime::Cpu)
-            .and_then(|tools| openfx::test(&tools, &embedded::bundle(), &["conditions", "cancel", "hosts"])),
+        ["openfx"] => setup::tools(Runtime::Cpu).and_then(|tools| openfx::test(&tools, &embedded::bundle())),
         ["header"] => header(),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
@@ -113,7 +112,7 @@ fn plugins(tools: &Tools) -> Result<()> {
     let library = format!("{}motionclone{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
     run(binding.env("MOTIONCLONE_LIBRARY", built.join(library)).env("MOTIONCLONE_BUNDLE", &bundle))?;
     blender::test(tools)?;
-    openfx::test(tools, &bundle, &["conditions", "cancel", "hosts"])
+    openfx::test(tools, &bundle)
 }
 
 /// Writes the C header: the test that compares it can also write it.

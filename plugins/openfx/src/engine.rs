@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use libloading::Library;
 
-use crate::pixels::Picture;
+use crate::picture::Picture;
 
 /// The `MOTIONCLONE_ABI_VERSION` of the header that this file was written after.
 const ABI_VERSION: u32 = 0;
