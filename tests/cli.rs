@@ -1,136 +1,11 @@
 //! The command line as people use it: results, messages, exit codes, and that nothing is left behind.
 
-use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
-use tempfile::TempDir;
-
-/// What one call said.
-struct Answer {
-    code: Option<i32>,
-    errors: String,
-    output: String,
-}
-
-/// A folder to work in, with a cache of its own.
-struct Place {
-    folder: TempDir,
-}
-
-impl Place {
-    fn new() -> Self {
-        let place = Self { folder: tempfile::tempdir().unwrap() };
-        fs::create_dir(place.at("cache")).unwrap();
-        place
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn command(&self, words: &[impl AsRef<OsStr>]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_motionclone"));
-        command.args(words).current_dir(self.folder.path()).env("MOTIONCLONE_CACHE", self.at("cache"));
-        command.stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, words: &[impl AsRef<OsStr>]) -> Answer {
-        let Output { status, stdout, stderr } = self.command(words).output().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        Answer { code: status.code(), errors: text(stderr), output: text(stdout) }
-    }
-
-    /// Runs a command line that must succeed. Words are separated by spaces; `BUNDLE` is the small model.
-    fn succeeds(&self, line: &str) -> Answer {
-        let answer = self.run(&words(line));
-        assert_eq!(answer.code, Some(0), "{line}\n{}", answer.errors);
-        answer
-    }
-
-    /// Runs a command line that must be refused as wrong input: one line, exit code 2, nothing written.
-    fn refuses(&self, line: &str, reason: &str) {
-        let before = self.files();
-        let answer = self.run(&words(line));
-        let last = answer.errors.lines().last().unwrap_or_default();
-        assert_eq!(answer.code, Some(2), "{line}\n{}", answer.errors);
-        assert!(last.starts_with("error: ") && last.contains(reason), "{line}\n{}", answer.errors);
-        let others = answer.errors.lines().filter(|l| !l.starts_with("warning: ") && !l.starts_with("computing"));
-        assert_eq!(others.count(), 1, "one line, not more: {line}\n{}", answer.errors);
-        assert_eq!(self.files(), before, "nothing is written: {line}");
-    }
-
-    /// Every file and folder here.
-    fn files(&self) -> BTreeSet<PathBuf> {
-        fn collect(folder: &Path, into: &mut BTreeSet<PathBuf>) {
-            for entry in fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    collect(&path, into);
-                }
-                into.insert(path);
-            }
-        }
-        let mut files = BTreeSet::new();
-        collect(self.folder.path(), &mut files);
-        files
-    }
-
-    /// A clip of a moving test picture.
-    fn clip(&self, name: &str, frames: usize) -> PathBuf {
-        self.made(name, &["-f", "lavfi", "-i", "testsrc=s=96x64:r=8", "-frames:v", &frames.to_string()])
-    }
-
-    /// A file that ffmpeg makes.
-    fn made(&self, name: &str, options: &[&str]) -> PathBuf {
-        let path = self.at(name);
-        let ffmpeg = std::env::var_os("MOTIONCLONE_FFMPEG").unwrap_or_else(|| "ffmpeg".into());
-        let mut command = Command::new(ffmpeg);
-        command.args(["-v", "error", "-y"]).args(options).arg(&path).stdin(Stdio::null());
-        assert!(command.status().unwrap().success(), "{name}");
-        path
-    }
-}
-
-fn words(line: &str) -> Vec<String> {
-    line.split_whitespace().map(|word| word.replace("BUNDLE", &bundle().to_string_lossy())).collect()
-}
-
-/// The checkpoints of the recorded runs, imported once through the command line.
-fn bundle() -> &'static Path {
-    static BUNDLE: OnceLock<TempDir> = OnceLock::new();
-    let folder = BUNDLE.get_or_init(|| {
-        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let checkpoints = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/checkpoints");
-        let mut import = Command::new(env!("CARGO_BIN_EXE_motionclone"));
-        import.arg("import").arg("--base").arg(checkpoints.join("StableDiffusion"));
-        for (option, file) in [
-            ("--motion-module", "v3_sd15_mm.ckpt"),
-            ("--dreambooth", "dreambooth.safetensors"),
-            ("--adapter", "v3_sd15_adapter.ckpt"),
-            ("--sparsectrl-rgb", "v3_sd15_sparsectrl_rgb.ckpt"),
-            ("--sparsectrl-scribble", "v3_sd15_sparsectrl_scribble.ckpt"),
-            ("--model-config", "model_config.json"),
-            ("--sparsectrl-config", "sparsectrl_configs.json"),
-        ] {
-            import.arg(option).arg(checkpoints.join(file));
-        }
-        let answer = import.arg("--out").arg(folder.path().join("bundle")).output().unwrap();
-        assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
-        folder
-    });
-    static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| folder.path().join("bundle"))
-}
-
-/// A quick run of the small model.
-const QUICK: &str = "--bundle BUNDLE --size 64x64 --frames 4 --device cpu";
-/// The quickest denoising.
-const STEPS: &str = "--steps 2 --guidance-steps 1 --warm-up 0 --cool-up 0";
+mod place;
+use place::{Place, QUICK, STEPS, bundle, words};
 
 #[test]
 fn a_clone_is_written_in_every_format() {
@@ -142,7 +17,7 @@ fn a_clone_is_written_in_every_format() {
     for name in ["a.mp4", "a.webm", "a.gif", "a.webp", "frames", "sheet.png"] {
         assert!(answer.errors.contains(&format!("wrote {name}")), "{}", answer.errors);
     }
-    assert_eq!(fs::read_dir(place.at("frames")).unwrap().count(), 4);
+    assert_eq!(fs::read_dir(place.at("frames")).unwrap().count(), 5, "four frames and the marker");
     let sheet = image::open(place.at("sheet.png")).unwrap();
     assert_eq!((sheet.width(), sheet.height()), (2 * 16 + 4 * 68 - 4, 2 * 16 + 2 * 64 + 4));
     assert!(answer.output.is_empty(), "results are files, standard output is free: {}", answer.output);
@@ -241,7 +116,7 @@ fn wrong_input_is_refused_in_one_line() {
     for (options, reason) in [
         ("--size 60x64", "width 60: must be a multiple of 8"),
         ("--size 64x65", "height 65: must be a multiple of 8"),
-        ("--frames 33", "33 frames: this model takes 2 to 32"),
+        ("--frames 33", "frames 33: must be 2 to 32"),
         ("--steps 2 --guidance-steps 3", "3 guidance steps: more than the 2 steps"),
         ("--frames 4 --top-k 5", "top-k 5"),
         ("--noise-step 1000", "noise step 1000"),
@@ -421,7 +296,12 @@ fn graphs_are_exported() {
         assert!(place.at(&format!("graphs/{name}.onnx")).is_file(), "{name}\n{}", answer.errors);
     }
     assert!(place.at("graphs/weights.safetensors").is_file());
-    place.refuses("export --bundle BUNDLE --size 64x64 --frames 4 --out graphs", "not empty");
+    place.succeeds("export --bundle BUNDLE --size 64x64 --frames 4 --out graphs");
+    fs::write(place.at("graphs/notes.txt"), "mine").unwrap();
+    place.refuses(
+        "export --bundle BUNDLE --size 64x64 --frames 4 --out graphs",
+        "holds other files, such as 'notes.txt'",
+    );
     place.refuses("export --bundle BUNDLE --size 60x64 --frames 4 --out other", "width 60: must be a multiple of 8");
     place.refuses("export --bundle BUNDLE --size 64x64 --frames 4 --out missing/graphs", "missing");
 }

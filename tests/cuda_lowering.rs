@@ -9,21 +9,22 @@ use std::path::Path;
 
 use motionclone::Cancel;
 use motionclone::Result;
-use motionclone::bundle::{Bundle, Lowering, NetworkKey};
+use motionclone::bundle::Bundle;
+use motionclone::networks::{self, NetworkKey};
 use motionclone::onnx::checkpoint::{ImportOptions, import};
 use motionclone::onnx::graph::cuda::{self, Fused};
 use motionclone::onnx::graph::gradient::{Forward, gradient};
 use motionclone::onnx::graph::ir::Node;
 use motionclone::onnx::graph::kernel::SIGNATURES;
-use motionclone::onnx::graph::{Element, Graph, KernelOp, Layout, Op, Value, fold, portable, write};
+use motionclone::onnx::graph::{Element, Graph, KernelOp, Layout, Lowering, Op, Value, fold, portable, write};
 use motionclone::onnx::manifest::WEIGHTS_FILE;
 use motionclone::onnx::model::config::ControlKind;
 use motionclone::onnx::model::sparsectrl;
 use motionclone::onnx::model::unet3d::{self, UnetShape};
 use motionclone::onnx::model::vae::{self, VaeShape};
 use motionclone::random::CpuGenerator;
-use motionclone::runtime::network::{Input, Network, RunSettings, Runtime};
 use motionclone::runtime::shared_weights::SharedWeights;
+use motionclone::runtime::{Input, Network, RunSettings, Runtime};
 use ndarray::{ArrayD, IxDyn};
 
 const FIRST: [usize; 4] = [0, 3, 1, 2];
@@ -577,12 +578,12 @@ fn keys_of_both_lowerings_name_their_precision() {
     let bundle = bundle(folder.path());
     let settings = motionclone::settings::Settings::new(&bundle.manifest.defaults, "");
     let lowering = Lowering::Cuda(Fused::ALL);
-    let shape = bundle.unet_shape(&settings, None, lowering);
+    let shape = networks::unet_shape(&bundle.manifest, &settings, None, lowering);
     assert_eq!((shape.precision, shape.layout), (Element::Float16, Layout::ChannelsLast));
-    let graph = bundle.graph(&NetworkKey::Denoiser(shape), lowering).unwrap();
+    let graph = NetworkKey::Denoiser(shape).graph(&bundle, lowering).unwrap();
     for op in ["NhwcConv", "GroupNorm", "SkipGroupNorm", "SkipLayerNormalization", "MultiHeadAttention"] {
         assert!(has(&graph, op) || op == "GroupNorm" && has(&graph, "NhwcGroupNorm"), "{op}");
     }
-    let text = bundle.graph(&NetworkKey::TextEncoder, lowering).unwrap();
+    let text = NetworkKey::TextEncoder.graph(&bundle, lowering).unwrap();
     assert_eq!(text.precision, Element::Float32);
 }

@@ -7,13 +7,12 @@
 pub mod guidance;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io::Write;
 use std::path::Path;
 
 use motionclone_onnx::manifest::Manifest;
 use motionclone_onnx::model::config::ControlKind;
 use motionclone_onnx::model::unet3d;
-use motionclone_onnx::unfinished;
+use motionclone_onnx::unfinished::Unfinished;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
@@ -169,7 +168,7 @@ impl MotionInfo {
         let control = settings.control.as_ref().map(|control| {
             let mut frames: Vec<usize> = control.images.iter().map(|(_, frame)| *frame).collect();
             frames.sort_unstable();
-            MotionControl { kind: control.kind, scale: control.scale, frames }
+            MotionControl { kind: control.kind, scale: settings.control_scale, frames }
         });
         Self {
             fingerprint: manifest.fingerprint.clone(),
@@ -201,12 +200,16 @@ struct Format {
     format: u32,
 }
 
-/// A clip's motion: one sparse map per guided temporal attention.
+/// The motion of the frames that the UNet reads at once: one sparse map per guided temporal attention, by the attention
+/// module's name, such as
+/// `up_blocks.1.motion_modules.0.temporal_transformer.transformer_blocks.0.attention_blocks.0`.
+pub type MotionMaps = BTreeMap<String, SparseAttention>;
+
+/// A clip's motion.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Motion {
-    /// Maps by the attention module's name, such as
-    /// `up_blocks.1.motion_modules.0.temporal_transformer.transformer_blocks.0.attention_blocks.0`.
-    pub maps: BTreeMap<String, SparseAttention>,
+    /// Its attention.
+    pub maps: MotionMaps,
     /// How it was extracted.
     pub info: MotionInfo,
 }
@@ -239,10 +242,8 @@ impl Motion {
             views.into_iter().map(|(name, view)| Ok((name, view.map_err(fail)?))).collect::<Result<_>>()?;
         let bytes = safetensors::serialize(views, Some(metadata)).map_err(fail)?;
 
-        let mut file = unfinished::file(path).map_err(|e| Error::io(path, e))?;
-        file.write_all(&bytes).map_err(|e| Error::io(path, e))?;
-        file.persist(path).map_err(|e| Error::io(path, e.error))?;
-        Ok(())
+        let file = Unfinished::file(path).map_err(|e| Error::io(path, e))?;
+        std::fs::write(file.path(), bytes).and_then(|()| file.finish()).map_err(|e| Error::io(path, e))
     }
 
     /// Reads a motion file and checks all that it says.
@@ -520,7 +521,8 @@ mod tests {
         settings.seed = u64::MAX;
         let image = Frames { width: 1, height: 1, data: vec![0; 3] };
         let images = vec![(image.clone(), 3), (image, 0)];
-        settings.control = Some(Control { kind: ControlKind::Scribble, scale: 0.1 + 0.2, images });
+        settings.control = Some(Control { kind: ControlKind::Scribble, images });
+        settings.control_scale = 0.1 + 0.2;
         let motion = motion(&settings);
         motion.save(&path).unwrap();
         let loaded = Motion::load(&path).unwrap();
@@ -554,7 +556,7 @@ mod tests {
         refused(&|s| s.top_k = 1, "top-k 2, the run has 1");
         refused(&|s| s.blocks.push("up_blocks.2".into()), "the run has up_blocks.1, up_blocks.2");
         let image = Frames { width: 1, height: 1, data: vec![0; 3] };
-        let control = Control { kind: ControlKind::Rgb, scale: 1.0, images: vec![(image, 2)] };
+        let control = Control { kind: ControlKind::Rgb, images: vec![(image, 2)] };
         refused(&|s| s.control = Some(control.clone()), "SparseCtrl off, the run has rgb at scale 1 on frame 2");
 
         let mut other = manifest();

@@ -127,6 +127,19 @@ fn headers() -> Result<PathBuf> {
     Ok(Path::new(manifest).with_file_name("openfx/include"))
 }
 
+/// A host that makes a clip with the plugin, for those who watch it; [`test`] has built it.
+pub fn clone_command(tools: &Tools, model: &Path, work: &Path) -> Result<Command> {
+    let built = target().join("motionclone/openfx");
+    let out = work.join("openfx");
+    fs::create_dir_all(&out).map_err(|e| format!("{}: {e}", out.display()))?;
+    let mut host = Command::new(built.join("host-plain"));
+    host.arg(built.join("alone/MotionClone.ofx")).arg("clone").arg(&out);
+    tools.apply(&mut host);
+    host.env("MOTIONCLONE_CACHE", work.join("openfx-cache")).env("TEST_BUNDLE", model);
+    host.env("MOTIONCLONE_LIBRARY", target().join("release/libmotionclone.so"));
+    Ok(host)
+}
+
 /// Drives the bundle as it is handed out, which needs nothing else, then the same without ONNX Runtime. `drive` runs a
 /// scenario with a plugin.
 fn packaged(

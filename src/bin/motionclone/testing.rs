@@ -1,27 +1,44 @@
 //! What the tests of this program share.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use motionclone::Cancel;
 use motionclone::Result;
+use motionclone::media::clip::Clip;
 use motionclone::media::frames::Frames;
+use motionclone::media::sampling::Selection;
+use motionclone::onnx::manifest::{Defaults, Manifest};
+use motionclone::settings::FrameRate;
 
-use crate::clip::Clip;
-use crate::output::Output;
+use crate::output::{ClipShape, Output, Outputs};
+
+/// The embedded model's manifest, with the published defaults.
+pub fn manifest() -> Manifest {
+    let bundle = Path::new(env!("CARGO_MANIFEST_DIR")).join("onnx/demo/bundle");
+    let manifest = Manifest::read(&bundle).expect("the embedded model");
+    Manifest { defaults: Defaults::default(), ..manifest }
+}
 
 /// Opens a clip without a way to cancel.
 pub fn open(path: &Path) -> Result<Clip> {
-    Clip::open(path, &Cancel::default())
+    Clip::open(path, &Selection::default(), &mut |_| (), &Cancel::default())
 }
 
 /// Reads so many frames of a clip.
 pub fn read(path: &Path, frames: usize, width: usize, height: usize) -> Result<Frames> {
-    open(path)?.sample(frames, width, height, &Cancel::default())
+    open(path)?.sample(frames, width, height, &mut |_| (), &Cancel::default())
 }
 
 /// Writes a clip.
 pub fn write(path: &Path, frames: &Frames, fps: f64) -> Result<()> {
-    Output::prepare(path)?.write(frames, fps, &Cancel::default())
+    let fps = FrameRate::from_f64(fps).expect("a frame rate");
+    prepare(path)?.write(frames, fps, &Cancel::default())
+}
+
+/// Checks that a small clip can be written.
+pub fn prepare(path: &Path) -> Result<Output> {
+    let fps = FrameRate::new(8, 1).expect("a frame rate");
+    Outputs::default().clip(path, &ClipShape { width: 16, height: 16, frames: 2, fps })
 }
 
 /// A clip with soft, moving, coloured bars and a little texture, so that no encoder can make it vanish.
@@ -46,18 +63,4 @@ pub fn moving_bars(count: usize, width: usize, height: usize) -> Frames {
 pub fn difference(a: &Frames, b: &Frames) -> f64 {
     assert_eq!((a.width, a.height, a.count()), (b.width, b.height, b.count()));
     a.data.iter().zip(&b.data).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / a.data.len() as f64
-}
-
-/// The folder of third-party clips that some tests compare with, or a printed reason why they are skipped.
-pub fn clips() -> Option<PathBuf> {
-    let folder = std::env::var_os("MOTIONCLONE_CLIPS").map(PathBuf::from);
-    if folder.is_none() {
-        println!("skipped: MOTIONCLONE_CLIPS names no folder of reference clips");
-    }
-    folder
-}
-
-/// A file of the recorded truth.
-pub fn golden(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }

@@ -84,7 +84,7 @@ impl Instance {
         let (there, all) = gathering.progress();
         let mut state = self.state();
         state.note = format!("Play the reference, so that its frames are read: {there} of {all}.");
-        state.work = Work::Gathering(gathering);
+        state.work = Work::Gathering(Box::new(gathering));
         state.stale = true;
     }
 

@@ -44,7 +44,7 @@ pub enum Work {
     #[default]
     Idle,
     /// Renders are to read what is missing.
-    Gathering(Gathering),
+    Gathering(Box<Gathering>),
     /// A render has taken the gathering out and reads for it; it wants frames of these times.
     Reading(Vec<f64>),
     Running(Arc<Job>),
