@@ -62,8 +62,7 @@ fn main() -> ExitCode {
         ["setup"] => setup::tools(Runtime::Cpu).map(|tools| print!("{tools}")),
         ["setup", "--cuda"] => setup::tools(Runtime::Cuda).map(|tools| print!("{tools}")),
         ["dist", words @ ..] => dist::Options::parse(words).and_then(|options| dist::build(&options)),
-        ["openfx"] => setup::tools(Runtime::Cpu)
-            .and_then(|tools| openfx::test(&tools, &embedded::bundle(), &["conditions", "cancel", "hosts"])),
+        ["openfx"] => setup::tools(Runtime::Cpu).and_then(|tools| openfx::test(&tools, &embedded::bundle())),
         ["privacy"] => setup::tools(Runtime::Cpu).and_then(|tools| {
             demo::program(&tools)?;
             privacy::test(&tools)
@@ -127,7 +126,7 @@ fn plugins(tools: &Tools) -> Result<()> {
     let library = format!("{}motionclone{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
     run(binding.env("MOTIONCLONE_LIBRARY", built.join(library)).env("MOTIONCLONE_BUNDLE", &bundle))?;
     blender::test(tools)?;
-    openfx::test(tools, &bundle, &["conditions", "cancel", "hosts"])
+    openfx::test(tools, &bundle)
 }
 
 /// Writes the C header and its Python binding: the tests that compare them can also write them.

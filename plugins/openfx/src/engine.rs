@@ -9,7 +9,7 @@ use motionclone_abi::Functions;
 use motionclone_abi::files::{LIBRARY, LIBRARY_VARIABLE, RUNTIME_VARIABLE, RUNTIMES, own_folder};
 use motionclone_abi::types::{ABI_VERSION, DeviceKind, HostFrames, HostMotionInfo, HostSettings, ImageKind, Status};
 
-use crate::pixels::Picture;
+use crate::picture::Picture;
 
 /// An error is a sentence for people.
 pub type Result<T, E = String> = std::result::Result<T, E>;
