@@ -17,6 +17,7 @@ mod handles;
 mod job;
 mod motion;
 mod settings;
+mod structures;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -122,7 +123,7 @@ pub extern "C" fn motionclone_shutdown() -> Status {
             return Ok(());
         }
         worker::may_wait()?;
-        OBJECTS.destroy_all(Instant::now() + engine::PATIENCE);
+        OBJECTS.destroy_all(Instant::now() + engine::STOP_TIMEOUT);
         Ok(())
     })
 }
