@@ -12,7 +12,7 @@ use motionclone::Cancel;
 use motionclone::job::Event;
 use motionclone::onnx::checkpoint::import;
 use motionclone::pipeline::vae;
-use motionclone::runtime::network::Device;
+use motionclone::runtime::Device;
 use motionclone::settings::Settings;
 use motionclone::{Engine, EngineOptions};
 use ndarray::{ArrayD, IxDyn};

@@ -103,6 +103,10 @@ enum motionclone_status
    * A bug in this library; nothing that was there before is harmed.
    */
   MOTIONCLONE_STATUS_INTERNAL = 11,
+  /**
+   * The process was forked from the one that uses the library.
+   */
+  MOTIONCLONE_STATUS_WRONG_PROCESS = 12,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

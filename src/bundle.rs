@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use motionclone_onnx::graph::fold::{self, Folded};
-use motionclone_onnx::graph::{Element, Forward, Graph, Layout, cuda, memory, portable, write};
+use motionclone_onnx::graph::{Element, Forward, Graph, Lowering, write};
 use motionclone_onnx::manifest::{MANIFEST_FILE, Manifest, TOKENIZER_FOLDER, WEIGHTS_FILE};
 use motionclone_onnx::model::config::ControlKind;
 use motionclone_onnx::model::unet3d::{self, UnetShape};
@@ -12,9 +12,7 @@ use motionclone_onnx::model::{clip, sparsectrl};
 use motionclone_onnx::weights::WeightIndex;
 
 use crate::error::{Error, Result};
-use crate::runtime::cuda_graph::Leave;
-use crate::runtime::network::{Network, RunSettings, Runtime, own_folders};
-use crate::runtime::shared_weights::SharedWeights;
+use crate::runtime::library::own_folders;
 use crate::settings::Settings;
 use crate::tokenizer::Tokenizer;
 
@@ -27,17 +25,6 @@ pub struct Bundle {
     pub weights: WeightIndex,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
-}
-
-/// The operators that networks are made of, with the precision and layout that go with them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Lowering {
-    /// Standard operators in float32, on any device.
-    #[default]
-    Portable,
-    /// ONNX Runtime's fused operators in float16, channels last, on NVIDIA GPUs. The text encoder, which runs three times
-    /// a job, stays as it is, and on the CPU: it would take half a gigabyte of the GPU to save a tenth of a second.
-    Cuda(cuda::Fused),
 }
 
 /// A network for one job's sizes.
@@ -74,7 +61,7 @@ impl NetworkKey {
     }
 
     /// Whether the network predicts the noise of many steps.
-    fn runs_in_steps(&self) -> bool {
+    pub(crate) fn runs_in_steps(&self) -> bool {
         matches!(self, Self::Denoiser(_) | Self::Guided(..))
     }
 
@@ -83,7 +70,8 @@ impl NetworkKey {
         matches!(self, Self::VaeEncoder(_) | Self::VaeDecoder(_))
     }
 
-    /// Whether the network runs on the CPU, whatever the device.
+    /// Whether the network runs on the CPU, whatever the device: the text encoder, which runs three times a job, would take
+    /// half a gigabyte of a GPU to save a tenth of a second.
     pub(crate) fn runs_on_cpu(&self) -> bool {
         *self == Self::TextEncoder
     }
@@ -92,9 +80,6 @@ impl NetworkKey {
 fn with_control(name: &str, shape: &UnetShape) -> String {
     shape.control.map_or_else(|| name.into(), |kind| format!("{name}_{}", kind.name()))
 }
-
-/// Bytes that a network may work in without a thought.
-const LITTLE_MEMORY: u64 = 256 << 20;
 
 /// The environment variable that names the bundle to use where none is given.
 pub const BUNDLE_VARIABLE: &str = "MOTIONCLONE_BUNDLE";
@@ -161,10 +146,7 @@ impl Bundle {
     /// The sizes of a run's autoencoder.
     pub fn vae_shape(&self, settings: &Settings, lowering: Lowering) -> VaeShape {
         let unit = self.manifest.vae.downscale();
-        let (precision, layout) = match lowering {
-            Lowering::Portable => (Element::Float32, Layout::ChannelsFirst),
-            Lowering::Cuda(_) => (Element::Float16, Layout::ChannelsLast),
-        };
+        let (precision, layout) = (lowering.precision(), lowering.layout());
         VaeShape { height: settings.height / unit, width: settings.width / unit, precision, layout }
     }
 
@@ -206,10 +188,7 @@ impl Bundle {
             }
         }
         .map_err(|e| e.with_path(&self.folder))?;
-        match lowering {
-            Lowering::Cuda(fused) if graph.layout == Layout::ChannelsLast => cuda::lower(&graph, fused),
-            _ => portable::lower(&graph),
-        }
+        lowering.lower(&graph)
     }
 
     /// A network's ONNX model, whose weights are in `weights.safetensors` beside it.
@@ -227,32 +206,6 @@ impl Bundle {
     pub fn folded(&self, key: &NetworkKey, lowering: Lowering) -> Result<(Graph, Vec<Folded>)> {
         let graph = self.graph(key, lowering)?;
         if graph.precision == Element::Float16 { fold::weights(&graph) } else { Ok((graph, Vec::new())) }
-    }
-
-    /// A network, ready to run, with weights that others share.
-    ///
-    /// # Errors
-    /// When a weight is missing, there is no memory for it, or ONNX Runtime refuses the model.
-    pub fn load(
-        &self,
-        runtime: &Runtime,
-        key: &NetworkKey,
-        weights: &SharedWeights,
-        settings: &RunSettings,
-    ) -> Result<Network> {
-        let (graph, folded) = self.folded(key, settings.lowering)?;
-        let leave = Leave::to_use(settings.cuda);
-        let weights = weights.weights(&folded, self.weights.path())?;
-        drop(leave);
-        // Only these have a backward pass or run beside one; the others would only run slower with open shapes. Small ones
-        // have many nodes that no kernel takes the place of, and would load slowly.
-        let open = settings.lowering != Lowering::Portable
-            && key.runs_in_steps()
-            && memory::predict(&graph).activations > LITTLE_MEMORY;
-        let shapes = if open { write::Shapes::Open } else { write::Shapes::Known };
-        let model = write::to_onnx(&graph, WEIGHTS_FILE, shapes)?;
-        let settings = RunSettings { replay: settings.replay && key.runs_in_steps(), ..settings.clone() };
-        Network::load_with(runtime, &key.name(), &model, &self.folder, weights, &settings)
     }
 }
 

@@ -16,6 +16,12 @@ struct Shared {
     stop: Mutex<Option<Box<dyn Fn() + Send>>>,
 }
 
+impl std::fmt::Debug for Cancel {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.debug_struct("Cancel").field("wanted", &self.is_cancelled()).finish_non_exhaustive()
+    }
+}
+
 impl Cancel {
     /// Asks for the end, from any thread.
     pub fn cancel(&self) {

@@ -3,25 +3,31 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use motionclone_onnx::graph::{Element, Graph, Layout, cuda, write};
-use motionclone_onnx::manifest::Manifest;
+use motionclone_onnx::graph::{Lowering, cuda, memory, write};
+use motionclone_onnx::manifest::{Manifest, WEIGHTS_FILE};
 use motionclone_onnx::model::unet3d::UnetShape;
 use motionclone_onnx::model::vae::VaeShape;
 use ndarray::{ArrayD, IxDyn};
 use ort::value::DynValue;
 
-use crate::bundle::{Bundle, Lowering, NetworkKey};
+use crate::bundle::{Bundle, NetworkKey};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::memory::Economy;
-use crate::runtime::cuda_graph::Leave;
-use crate::runtime::kernels;
-use crate::runtime::network::{Device, Input, Network, RunSettings, Runtime, tensor};
+use crate::runtime::device::DeviceGuard;
+use crate::runtime::probe::{leave_out_kernels, probe};
 use crate::runtime::shared_weights::SharedWeights;
+use crate::runtime::tensor::tensor;
+use crate::runtime::{Device, Input, Network, RunSettings, Runtime};
 use crate::settings::Settings;
+
+pub use crate::runtime::probe::devices;
 
 /// What CUDA devices run where an engine's options do not say.
 const CUDA_LOWERING: Lowering = Lowering::Cuda(cuda::Fused::ALL);
+
+/// Bytes of activations above which a GPU's network of the steps is written without the shapes of its inner values.
+const OPEN_SHAPES_ABOVE: u64 = 256 << 20;
 
 /// Prompts whose embeddings are kept, a quarter of a megabyte each.
 const MOST_EMBEDDINGS: usize = 32;
@@ -45,9 +51,8 @@ pub struct EngineOptions {
     /// Bytes of the device's memory that the networks may take; no limit when absent. A smaller budget makes jobs
     /// slower, see [`Engine::plan`].
     pub memory_budget: Option<u64>,
-    /// Whether a CUDA device is given its work kernel by kernel, as with a memory budget or a profile, and not the work
-    /// of a whole network at once.
-    pub without_replay: bool,
+    /// Launches a CUDA device's work kernel by kernel, as with a memory budget or a profile, instead of as CUDA graphs.
+    pub without_cuda_graph: bool,
 }
 
 /// A bundle, a device, and loaded networks, which stay from one job to the next while the sizes stay the same.
@@ -82,7 +87,7 @@ impl Engine {
             profile: profile.clone(),
             budget: options.memory_budget,
             // A budget takes networks away again, and a profile is to see every node.
-            replay: !options.without_replay && options.memory_budget.is_none() && profile.is_none(),
+            cuda_graph: !options.without_cuda_graph && options.memory_budget.is_none() && profile.is_none(),
             ..Default::default()
         };
         let mut without_cuda = None;
@@ -173,12 +178,34 @@ impl Engine {
         if !self.networks.contains_key(key) {
             let mut run = self.run.clone();
             if key.runs_on_cpu() {
-                (run.cuda, run.lowering, run.replay) = (None, Lowering::Portable, false);
+                (run.cuda, run.lowering, run.cuda_graph) = (None, Lowering::Portable, false);
             }
-            let network = self.bundle.load(self.runtime, key, &self.weights, &run)?;
+            let network = self.load(key, &run)?;
             self.networks.insert(key.clone(), network);
         }
         self.networks.get_mut(key).ok_or_else(|| Error::failure("a loaded network is gone"))
+    }
+
+    fn load(&self, key: &NetworkKey, run: &RunSettings) -> Result<Network> {
+        let (graph, folded) = self.bundle.folded(key, run.lowering)?;
+        let weights = self.weights.weights(&folded, self.bundle.weights.path())?;
+        // Only these have a backward pass or run beside one; the others would only run slower with open shapes. Small ones
+        // have many nodes that no kernel takes the place of, and would load slowly.
+        let open = run.lowering != Lowering::Portable
+            && key.runs_in_steps()
+            && memory::predict(&graph).activations > OPEN_SHAPES_ABOVE;
+        let shapes = if open { write::Shapes::Open } else { write::Shapes::Known };
+        let model = write::to_onnx(&graph, WEIGHTS_FILE, shapes)?;
+        let run = RunSettings { cuda_graph: run.cuda_graph && key.runs_in_steps(), ..run.clone() };
+        Network::load_with(self.runtime, &key.name(), &model, self.bundle.folder(), weights, &run)
+    }
+
+    /// Does a job's work, within which `cancel` ends the loading of networks, too.
+    pub(crate) fn loading_until<T>(&mut self, cancel: &Cancel, work: impl FnOnce(&mut Self) -> T) -> T {
+        self.run.cancel = cancel.clone();
+        let result = work(self);
+        self.run.cancel = Cancel::default();
+        result
     }
 
     /// A tensor that is made once and given to many runs, in the device's memory.
@@ -200,7 +227,7 @@ impl Engine {
 
     /// Frees every loaded network that is not named, with the weights that no other shares.
     pub fn keep(&mut self, keys: &[NetworkKey]) {
-        let _leave = Leave::to_use(self.run.cuda);
+        let _guard = DeviceGuard::shared(self.run.cuda);
         self.networks.retain(|key, _| keys.contains(key));
     }
 
@@ -265,39 +292,4 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.keep(&[]);
     }
-}
-
-/// The devices that networks can run on here: the CPU, and every CUDA device that works.
-pub fn devices(runtime: &Runtime) -> Vec<Device> {
-    let cuda = (0..).take_while(|number| {
-        runtime.has_cuda() && probe(runtime, &RunSettings { cuda: Some(*number), ..Default::default() }).is_ok()
-    });
-    std::iter::once(Device::Cpu).chain(cuda.map(Device::Cuda)).collect()
-}
-
-/// Takes those of the project's own kernels out of the lowering that the device does not run, and says why it does not.
-fn leave_out_kernels(run: &mut RunSettings) -> Option<String> {
-    let (Some(device), Lowering::Cuda(fused)) = (run.cuda, run.lowering) else { return None };
-    let _leave = Leave::to_use(run.cuda);
-    let (usable, reason) = kernels::usable(device, fused);
-    run.lowering = Lowering::Cuda(usable);
-    reason
-}
-
-/// Runs a sum of two numbers on a device, to know that its provider loads and works.
-fn probe(runtime: &Runtime, run: &RunSettings) -> Result<()> {
-    let mut g = Graph::new("probe", Element::Float32, Layout::ChannelsFirst);
-    let x = g.input("x", Element::Float32, &[1]);
-    let y = g.add(x, x)?;
-    g.output("y", y);
-    let mut run = RunSettings { profile: None, replay: false, ..run.clone() };
-    if let Lowering::Cuda(fused) = run.lowering {
-        // Whether a card runs those is another question.
-        run.lowering = Lowering::Cuda(fused.without_kernels());
-    }
-    let mut network =
-        Network::load(runtime, "probe", &write::to_onnx(&g, "", write::Shapes::Known)?, Path::new("."), &run)?;
-    let one = ArrayD::from_elem(IxDyn(&[1]), 1.0);
-    let two = network.run(&[("x", Input::Array(&one))], &Cancel::default())?.array("y")?;
-    if two.first() == Some(&2.0) { Ok(()) } else { Err(Error::failure("it adds one and one to something else")) }
 }

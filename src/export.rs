@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use motionclone_onnx::graph::Forward;
+use motionclone_onnx::graph::{Forward, Lowering};
 use motionclone_onnx::manifest::WEIGHTS_FILE;
 use motionclone_onnx::unfinished;
 
-use crate::bundle::{Bundle, Lowering, NetworkKey};
+use crate::bundle::{Bundle, NetworkKey};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::settings::Settings;

@@ -17,7 +17,7 @@ use crate::pipeline::control::{Conditioning, condition};
 use crate::pipeline::denoise::{self, Denoising};
 use crate::pipeline::preview::preview;
 use crate::pipeline::vae;
-use crate::runtime::network::Input;
+use crate::runtime::Input;
 use crate::schedule::Schedule;
 use crate::settings::Settings;
 
@@ -81,11 +81,13 @@ impl Engine {
     pub fn extract(&mut self, clip: &Frames, settings: &Settings, watch: Watch, cancel: &Cancel) -> Result<Motion> {
         settings.check(self.manifest())?;
         check_clip(clip, settings)?;
-        self.prepare(settings)?;
-        let latents = self.encode(&vae::pixels(clip), settings, watch, cancel)?;
-        let pixels = settings.control.as_ref().map(|_| vae::unit_pixels(clip));
-        let hash = hash(&clip.data);
-        self.extract_latents(&latents, pixels.as_ref(), settings, &hash, watch, cancel)
+        self.loading_until(cancel, |engine| {
+            engine.prepare(settings)?;
+            let latents = engine.encode(&vae::pixels(clip), settings, watch, cancel)?;
+            let pixels = settings.control.as_ref().map(|_| vae::unit_pixels(clip));
+            let hash = hash(&clip.data);
+            engine.extract_latents(&latents, pixels.as_ref(), settings, &hash, watch, cancel)
+        })
     }
 
     /// Reads the motion of encoded frames `[frames, 4, h, w]`. `pixels [frames, 3, H, W]` in 0..1 is what a sketch
@@ -196,11 +198,13 @@ impl Engine {
     ) -> Result<Frames> {
         settings.check(self.manifest())?;
         motion.check(self.manifest(), settings)?;
-        self.prepare(settings)?;
-        let images = self.control_images(settings, watch, cancel)?;
-        let latents = self.sample(motion, settings, images.as_ref(), watch, cancel)?;
-        let video = self.decode(&latents, settings, watch, cancel)?;
-        Ok(vae::to_frames(&video))
+        self.loading_until(cancel, |engine| {
+            engine.prepare(settings)?;
+            let images = engine.control_images(settings, watch, cancel)?;
+            let latents = engine.sample(motion, settings, images.as_ref(), watch, cancel)?;
+            let video = engine.decode(&latents, settings, watch, cancel)?;
+            Ok(vae::to_frames(&video))
+        })
     }
 
     /// Denoises from the seed's noise to clean latents `[1, 4, frames, h, w]`. `images [n, c, h, w]` is what SparseCtrl

@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 
-use motionclone_onnx::graph::Forward;
 use motionclone_onnx::graph::memory::{self, Memory};
+use motionclone_onnx::graph::{Forward, Lowering};
 
-use crate::bundle::{Bundle, Lowering, NetworkKey};
+use crate::bundle::{Bundle, NetworkKey};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::runtime::network::gigabytes;
+use crate::runtime::gigabytes;
 use crate::settings::Settings;
 
 /// What CUDA and its libraries take of a device, in bytes: for themselves, and for each network. Measured.

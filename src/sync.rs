@@ -3,7 +3,7 @@
 
 pub use std::sync::atomic::{AtomicBool, Ordering};
 pub use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-pub use std::thread::{Builder, JoinHandle};
+pub use std::thread::{Builder, JoinHandle, current};
 
 /// Locks; what a panic left behind is looked at all the same.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

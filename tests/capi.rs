@@ -12,11 +12,12 @@ use motionclone::Cancel;
 use motionclone::bundle::Bundle;
 use motionclone::capi::*;
 use motionclone::job::Event;
-use motionclone::media::frames::{Frames, sample_indices};
+use motionclone::media::frames::Frames;
+use motionclone::media::sampling::sample_indices;
 use motionclone::motion::{Motion, MotionInfo, SparseAttention, guided_maps};
 use motionclone::onnx::manifest::Manifest;
 use motionclone::onnx::model::config::ControlKind;
-use motionclone::runtime::network::Device;
+use motionclone::runtime::Device;
 use motionclone::settings::{Control, Settings};
 use motionclone::{Engine, EngineOptions};
 

@@ -10,6 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::time::Instant;
 
 use host::bundle;
 use motionclone::media::frames::Frames;
@@ -177,14 +178,36 @@ fn it_can_be_loaded_late_beside_another_runtime_and_closed_at_any_time() {
     assert!(said.contains("another ONNX Runtime is here") && said.contains("done"), "{said}");
 }
 
+/// In the first job networks are loaded, which makes ONNX Runtime's static tables; in the second they run.
 #[test]
-fn a_host_may_exit_while_networks_are_loaded() {
+fn a_host_may_exit_at_any_moment_of_a_job() {
     let folder = folder();
     let program = build_c("tests/hosts/leave.c", folder.path());
-    for milliseconds in [0, 20, 50, 100, 200, 400] {
-        let said = run(with_tree(&program).arg(bundle()).arg(milliseconds.to_string()));
-        assert_eq!(said, "", "after {milliseconds} ms");
+    for job in ["first", "second"] {
+        for state in ["left", "destroyed"] {
+            for milliseconds in [0, 50, 100, 200, 300, 400, 600, 1000] {
+                let case = format!("after {milliseconds} ms of the {job} job, {state}");
+                let mut host = with_tree(&program);
+                host.arg(bundle()).arg(milliseconds.to_string()).args([job, state]);
+                let begin = Instant::now();
+                let output = host.stdin(Stdio::null()).output().unwrap();
+                println!("{case}: {:.1?}", begin.elapsed());
+                assert_eq!(output.status.code(), Some(7), "{case}");
+                assert_eq!(
+                    [output.stdout, output.stderr].map(|said| String::from_utf8(said).unwrap()),
+                    ["", ""],
+                    "{case}"
+                );
+            }
+        }
     }
+}
+
+#[test]
+fn a_forked_process_is_refused_and_ends() {
+    let folder = folder();
+    let program = build_c("tests/hosts/fork.c", folder.path());
+    assert_eq!(run(with_tree(&program).arg(bundle())), "");
 }
 
 /// The declarations of the header's functions.

@@ -14,11 +14,13 @@ use motionclone::capi::*;
 
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Resident memory in KiB.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+/// Bytes that the process has allocated and not freed. Unlike resident memory, this does not depend on what the allocator
+/// keeps for later, nor on when the system takes pages back.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn allocated() -> usize {
+    // SAFETY: the function takes nothing and returns a plain structure.
+    let info = unsafe { libc::mallinfo2() };
+    info.uordblks + info.hblkhd
 }
 
 /// Waits until a job is at a stage.
@@ -65,25 +67,30 @@ fn cancelling_takes_no_longer_than_a_step() {
     ok(unsafe { motionclone_engine_destroy(&mut engine) });
 }
 
+/// What a job that was cancelled leaves loaded depends on where it was; a leak makes the least of many cycles grow.
 #[test]
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn memory_stays_flat() {
+    const CYCLES: u64 = 100;
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut engine = engine();
     let settings = settings(engine);
     let mut reference = clip(4, 64, 64);
+    // From here on every network has been loaded once.
+    wait(start(engine, &mut reference, &settings));
     let mut cycle = |index: u64| {
         let mut job = start(engine, &mut reference, &settings);
         std::thread::sleep(Duration::from_millis(index * 7 % 60));
         ok(unsafe { motionclone_job_cancel(job) });
         unsafe { motionclone_job_wait(job, -1) };
         ok(unsafe { motionclone_job_destroy(&mut job) });
+        allocated()
     };
-    (0..20).for_each(&mut cycle);
-    let before = resident();
-    (0..100).for_each(&mut cycle);
-    let after = resident();
-    println!("100 cycles of start and cancel: {before} KiB before, {after} KiB after");
-    assert!(after * 100 <= before * 105, "{before} KiB, then {after} KiB");
+    let mut least = || (0..CYCLES).map(&mut cycle).min().unwrap();
+    let (before, after) = (least(), least());
+    println!("twice {CYCLES} cycles of start and cancel: {before} bytes, then {after} bytes at least");
+    // A clip, an image or a network is far more.
+    assert!(after <= before + (512 << 10), "{before} bytes, then {after} bytes at least");
     wait(start(engine, &mut reference, &settings));
     ok(unsafe { motionclone_engine_destroy(&mut engine) });
 }

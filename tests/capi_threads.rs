@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use motionclone::capi::{LogFunction, LogLevel, Status};
 use motionclone::media::frames::Frames;
@@ -31,7 +31,10 @@ use self::worker::{Job, Log, Work, Worker};
 mod boundary;
 #[path = "../src/cancel.rs"]
 mod cancel;
+#[path = "../src/capi/floating_point.rs"]
+mod floating_point;
 #[path = "../src/capi/handles.rs"]
+#[allow(dead_code, reason = "the end of the process is another test's")]
 mod handles;
 #[path = "../src/capi/worker.rs"]
 #[allow(dead_code, reason = "so are panics, and calls from a log function")]
@@ -41,7 +44,7 @@ mod worker;
 mod sync {
     pub use shuttle::sync::atomic::{AtomicBool, Ordering};
     pub use shuttle::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-    pub use shuttle::thread::{Builder, JoinHandle};
+    pub use shuttle::thread::{Builder, JoinHandle, current};
 
     pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -49,9 +52,7 @@ mod sync {
 }
 
 mod runtime {
-    pub mod network {
-        pub use motionclone::runtime::network::Device;
-    }
+    pub use motionclone::runtime::Device;
 }
 
 /// Stands for the engine and its networks.
@@ -63,7 +64,7 @@ mod engine {
     use super::*;
     use crate::cancel::Cancel;
     use crate::error::{Error, Result};
-    use crate::runtime::network::Device;
+    use crate::runtime::Device;
 
     /// Jobs with this seed never end by themselves.
     pub const ENDLESS: u64 = u64::MAX;
@@ -165,8 +166,16 @@ fn in_orders(orders: usize, test: impl Fn() + Send + Sync + 'static) {
 fn start_engine() -> (Worker, Arc<AtomicBool>, Arc<Mutex<Vec<u64>>>) {
     let (alive, made) = (Arc::new(AtomicBool::new(true)), Arc::default());
     let engine = Engine { alive: Arc::clone(&alive), made: Arc::clone(&made) };
-    let log = Log { function: None, user_data: std::ptr::null_mut() };
+    let log = Log::new(None, std::ptr::null_mut());
     (Worker::start(engine, log).unwrap(), alive, made)
+}
+
+fn late() -> Instant {
+    Instant::now() + Duration::from_secs(600)
+}
+
+fn stop(worker: &Worker) {
+    assert!(worker.stop(late()), "the thread has ended");
 }
 
 #[track_caller]
@@ -190,7 +199,7 @@ fn cancelling_ends_a_job_at_any_moment() {
         // The engine goes on.
         next.wait(None).unwrap().unwrap();
         assert_eq!(next.standing().frames.as_deref(), Some(&a_clip()));
-        worker.stop();
+        stop(&worker);
     });
 }
 
@@ -206,7 +215,7 @@ fn jobs_run_in_the_order_in_which_they_were_started() {
         jobs[0].wait(Some(Duration::ZERO)).unwrap().unwrap();
         let second = jobs[1].wait(Some(Duration::ZERO)).unwrap();
         assert_eq!(*lock(&made), if second.is_ok() { vec![1, 2, 3] } else { vec![1, 3] });
-        worker.stop();
+        stop(&worker);
         assert!(!alive.load(Ordering::SeqCst), "the thread has ended");
         cancelling.join().unwrap();
     });
@@ -243,7 +252,7 @@ fn call(shared: &Shared) -> Result<(), Failure> {
             let handle = now(engine);
             let worker = table.remove::<Worker>(handle)?;
             removed(handle);
-            worker.stop();
+            stop(&worker);
             // Between start and note of another thread it may not be known yet.
             let alive = lock(&shared.alive).get(&handle).cloned();
             assert!(
@@ -315,7 +324,7 @@ fn mixed_calls(threads: usize, calls: usize) {
     for (engine, job) in lock(&shared.started).iter() {
         assert!(!destroyed.contains(engine) || has_ended(job), "a destroyed engine has left a job behind");
     }
-    shared.table.destroy_all();
+    assert!(shared.table.destroy_all(late()), "every thread has ended");
     assert!(lock(&shared.alive).values().all(|alive| !alive.load(Ordering::SeqCst)), "every thread has ended");
     assert!(lock(&shared.started).iter().all(|(_, job)| has_ended(job)), "every job has ended");
 }

@@ -9,21 +9,21 @@ use std::path::Path;
 
 use motionclone::Cancel;
 use motionclone::Result;
-use motionclone::bundle::{Bundle, Lowering, NetworkKey};
+use motionclone::bundle::{Bundle, NetworkKey};
 use motionclone::onnx::checkpoint::{ImportOptions, import};
 use motionclone::onnx::graph::cuda::{self, Fused};
 use motionclone::onnx::graph::gradient::{Forward, gradient};
 use motionclone::onnx::graph::ir::Node;
 use motionclone::onnx::graph::kernel::SIGNATURES;
-use motionclone::onnx::graph::{Element, Graph, KernelOp, Layout, Op, Value, fold, portable, write};
+use motionclone::onnx::graph::{Element, Graph, KernelOp, Layout, Lowering, Op, Value, fold, portable, write};
 use motionclone::onnx::manifest::WEIGHTS_FILE;
 use motionclone::onnx::model::config::ControlKind;
 use motionclone::onnx::model::sparsectrl;
 use motionclone::onnx::model::unet3d::{self, UnetShape};
 use motionclone::onnx::model::vae::{self, VaeShape};
 use motionclone::random::CpuGenerator;
-use motionclone::runtime::network::{Input, Network, RunSettings, Runtime};
 use motionclone::runtime::shared_weights::SharedWeights;
+use motionclone::runtime::{Input, Network, RunSettings, Runtime};
 use ndarray::{ArrayD, IxDyn};
 
 const FIRST: [usize; 4] = [0, 3, 1, 2];

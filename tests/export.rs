@@ -10,7 +10,7 @@ use motionclone::Cancel;
 use motionclone::bundle::Bundle;
 use motionclone::export::export;
 use motionclone::onnx::checkpoint::{ImportOptions, import};
-use motionclone::runtime::network::{Network, RunSettings, Runtime};
+use motionclone::runtime::{Network, RunSettings, Runtime};
 use motionclone::settings::Settings;
 
 fn bundle(folder: &Path) -> Bundle {

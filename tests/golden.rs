@@ -11,14 +11,15 @@ use std::path::{Path, PathBuf};
 
 use motionclone::Cancel;
 use motionclone::job::Event;
-use motionclone::media::frames::{Frames, sample_indices};
+use motionclone::media::frames::Frames;
+use motionclone::media::sampling::sample_indices;
 use motionclone::motion::guidance;
 use motionclone::motion::{Motion, SparseAttention};
 use motionclone::onnx::checkpoint::{ImportOptions, import};
 use motionclone::onnx::model::config::ControlKind;
 use motionclone::pipeline::vae;
 use motionclone::random::CpuGenerator;
-use motionclone::runtime::network::Device;
+use motionclone::runtime::Device;
 use motionclone::schedule::Schedule;
 use motionclone::settings::Settings;
 use motionclone::{Engine, EngineOptions};

@@ -5,7 +5,7 @@ use motionclone::Result;
 use motionclone::onnx::graph::gradient::{Forward, gradient};
 use motionclone::onnx::graph::{Element, Graph, Layout, Op, Value, portable, write};
 use motionclone::random::CpuGenerator;
-use motionclone::runtime::network::{Input, Network, RunSettings, Runtime};
+use motionclone::runtime::{Input, Network, RunSettings, Runtime};
 use ndarray::{ArrayD, IxDyn};
 
 const STEP: f32 = 1e-2;

@@ -9,7 +9,7 @@ use motionclone::Cancel;
 use motionclone::job::{Event, Progress, Stage};
 use motionclone::media::frames::Frames;
 use motionclone::pipeline::preview;
-use motionclone::runtime::network::Device;
+use motionclone::runtime::Device;
 use motionclone::settings::Settings;
 use motionclone::{Engine, EngineOptions};
 

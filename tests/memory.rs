@@ -5,12 +5,12 @@ mod recorded;
 use std::path::Path;
 
 use motionclone::Cancel;
-use motionclone::bundle::{Lowering, NetworkKey};
+use motionclone::bundle::NetworkKey;
 use motionclone::job::Event;
 use motionclone::media::frames::Frames;
 use motionclone::memory::Economy;
-use motionclone::onnx::graph::{Forward, memory};
-use motionclone::runtime::network::Device;
+use motionclone::onnx::graph::{Forward, Lowering, memory};
+use motionclone::runtime::Device;
 use motionclone::settings::Settings;
 use motionclone::{Engine, EngineOptions};
 

@@ -5,13 +5,13 @@ use std::path::Path;
 use std::time::Instant;
 
 use motionclone::Cancel;
-use motionclone::bundle::Lowering;
 use motionclone::job::Event;
 use motionclone::motion::{Motion, MotionInfo, SparseAttention};
+use motionclone::onnx::graph::Lowering;
 use motionclone::onnx::model::unet3d::guided_modules;
 use motionclone::pipeline::denoise::Step;
 use motionclone::random::CpuGenerator;
-use motionclone::runtime::network::Device;
+use motionclone::runtime::Device;
 use motionclone::settings::Settings;
 use motionclone::{Engine, EngineOptions, Result};
 use ndarray::{ArrayD, IxDyn};

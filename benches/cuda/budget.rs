@@ -5,7 +5,7 @@ use std::path::Path;
 use motionclone::Cancel;
 use motionclone::job::Event;
 use motionclone::media::frames::Frames;
-use motionclone::runtime::network::Device;
+use motionclone::runtime::Device;
 use motionclone::settings::Settings;
 use motionclone::{Engine, EngineOptions, Result};
 

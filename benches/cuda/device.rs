@@ -6,9 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use motionclone::bundle::Lowering;
+use motionclone::onnx::graph::Lowering;
 use motionclone::onnx::graph::cuda::Fused;
-use motionclone::runtime::network::Device;
+use motionclone::runtime::Device;
 use motionclone::{Engine, EngineOptions, Result};
 
 /// Tries the program out where there is no GPU: the portable operators on the CPU, at a small size.
@@ -95,7 +95,7 @@ impl Way {
             device: Self::device(),
             cuda_lowering: Some(Lowering::Cuda(self.fused)),
             cpu_nodes: self.cpu_nodes,
-            without_replay: !self.replay,
+            without_cuda_graph: !self.replay,
             ..Default::default()
         }
     }

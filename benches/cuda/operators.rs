@@ -6,10 +6,10 @@ use std::time::Instant;
 use motionclone::Cancel;
 use motionclone::onnx::graph::cuda::{self, Fused};
 use motionclone::onnx::graph::gradient::{Forward, gradient};
-use motionclone::onnx::graph::{Element, Graph, Layout, Op, Value, portable, write};
+use motionclone::onnx::graph::{Element, Graph, Layout, Lowering, Op, Value, portable, write};
 use motionclone::random::CpuGenerator;
-use motionclone::runtime::network::{Input, Network, RunSettings, Runtime};
-use motionclone::{Error, Result, bundle::Lowering};
+use motionclone::runtime::{Input, Network, RunSettings, Runtime};
+use motionclone::{Error, Result};
 use ndarray::ArrayD;
 
 use crate::agreement::{cosine, drawn, relative};

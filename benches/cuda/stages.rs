@@ -4,11 +4,11 @@ use std::path::Path;
 use std::time::Instant;
 
 use motionclone::Cancel;
-use motionclone::bundle::{Bundle, Lowering, NetworkKey};
+use motionclone::bundle::{Bundle, NetworkKey};
 use motionclone::job::Event;
 use motionclone::media::frames::Frames;
-use motionclone::onnx::graph::Forward;
-use motionclone::runtime::network::Device;
+use motionclone::onnx::graph::{Forward, Lowering};
+use motionclone::runtime::Device;
 use motionclone::settings::Settings;
 use motionclone::{Engine, Error, Result};
 

@@ -6,9 +6,12 @@ use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::process;
 use std::ptr;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::Status;
+use super::floating_point::HostEnvironment;
 use crate::error::Error;
 
 /// Why a call cannot do what it should.
@@ -46,8 +49,39 @@ thread_local! {
     static LAST_ERROR: RefCell<CString> = RefCell::default();
 }
 
-/// Runs a call: keeps its failure's text for the thread, and lets no panic out.
+/// The process that made the first object; 0 before.
+static PROCESS: AtomicU32 = AtomicU32::new(0);
+
+/// Ties the library to this process: its threads and ONNX Runtime's are not copied by `fork`.
+pub fn own_process() {
+    let _ = PROCESS.compare_exchange(0, process::id(), Ordering::SeqCst, Ordering::SeqCst);
+}
+
+/// Whether this process was forked from the one that the library's objects belong to.
+pub fn is_forked() -> bool {
+    let owner = PROCESS.load(Ordering::SeqCst);
+    owner != 0 && owner != process::id()
+}
+
+/// Runs a call that uses objects. Refused in a forked process, before it waits for a lock that another thread of the
+/// parent may have held.
 pub fn call(work: impl FnOnce() -> Result<(), Failure>) -> Status {
+    call_anywhere(|| {
+        if is_forked() {
+            return Err(Failure::new(
+                Status::WrongProcess,
+                "this process was forked from the one that uses the library, which alone can go on with it; start a \
+                 program instead, or fork before the first engine is made",
+            ));
+        }
+        work()
+    })
+}
+
+/// Runs a call: keeps its failure's text for the thread, lets no panic out, and computes in the default floating point
+/// environment.
+pub fn call_anywhere(work: impl FnOnce() -> Result<(), Failure>) -> Status {
+    let _host = HostEnvironment::leave();
     let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(Failure::panicked(panic.as_ref())));
     let Err(failure) = result else { return Status::Ok };
     let text = CString::new(failure.text.replace('\0', " ")).unwrap_or_default();

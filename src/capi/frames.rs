@@ -5,7 +5,8 @@ use half::f16;
 
 use super::boundary::Failure;
 use super::{Alpha, Channels, HostFrames, RowOrder, Sample, Status, Transfer};
-use crate::media::frames::{Frames, sample_indices};
+use crate::media::frames::Frames;
+use crate::media::sampling::sample_indices;
 
 /// A side longer than this is taken for a mistake.
 const MAX_SIDE: u32 = 16384;

@@ -1,6 +1,8 @@
 //! Every object behind a handle, in one table. A handle carries a generation, so that one whose object
 //! is gone is recognised, even when another object has taken its place.
 
+use std::time::Instant;
+
 use slotmap::{DefaultKey, Key, KeyData, SlotMap};
 
 use super::Status;
@@ -73,16 +75,34 @@ impl Table {
         object.and_then(T::unwrap).ok_or_else(|| stale::<T>(handle))
     }
 
-    /// Takes everything out of the table, ends all jobs and waits for the threads of all engines.
-    pub fn destroy_all(&self) {
+    /// Takes everything out of the table, ends all jobs and waits for the threads of all engines. Whether all have
+    /// ended by the deadline.
+    pub fn destroy_all(&self, deadline: Instant) -> bool {
         let objects: Vec<Object> = lock(&self.objects).drain().map(|(_, object)| object).collect();
         for object in &objects {
             match object {
-                Object::Engine(engine) => engine.stop(),
+                Object::Engine(engine) => engine.close(),
                 Object::Job(job) => job.cancel(),
                 Object::Motion(_) => {}
             }
         }
+        let mut ended = true;
+        for object in &objects {
+            if let Object::Engine(engine) = object {
+                ended &= engine.stop(deadline);
+            }
+        }
+        ended
+    }
+
+    /// The same, without another word to the host.
+    pub fn silence_and_destroy_all(&self, deadline: Instant) -> bool {
+        for object in lock(&self.objects).values() {
+            if let Object::Engine(engine) = object {
+                engine.silence();
+            }
+        }
+        self.destroy_all(deadline)
     }
 }
 

@@ -9,6 +9,8 @@
 #![allow(clippy::missing_safety_doc)]
 
 mod boundary;
+mod exit;
+mod floating_point;
 mod frames;
 mod handles;
 #[cfg(test)]
@@ -20,11 +22,13 @@ use std::ffi::c_char;
 use std::path::Path;
 use std::ptr;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use motionclone_onnx::model::config::ControlKind;
 
-use self::boundary::{Failure, call, check_size, copy_text, give, initialise, path, pointer, read, sized, text};
+use self::boundary::{
+    Failure, call, call_anywhere, check_size, copy_text, give, initialise, path, pointer, read, sized, text,
+};
 use self::frames::View;
 use self::handles::Table;
 pub use self::types::*;
@@ -33,10 +37,14 @@ use crate::engine::{self, EngineOptions};
 use crate::job::Stage;
 use crate::media::frames::Frames;
 use crate::motion::Motion;
-use crate::runtime::network::{Device, Runtime};
+use crate::runtime::{Device, Runtime};
 use crate::settings::{Control, Settings};
 
 static OBJECTS: LazyLock<Table> = LazyLock::new(Table::default);
+
+/// The longest that destroying waits for an engine's thread. A step that is cancelled ends well before; only a device
+/// or a log function that hangs does not.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 fn device_of(kind: u32, number: u32) -> Result<Device, Failure> {
     match kind {
@@ -156,7 +164,7 @@ unsafe fn start_with_clip(
         let settings = settings_of(&engine, settings)?;
         let view = View::new(&read(reference, "reference")?)?;
         let clip = view.sampled(settings.frames, settings.width, settings.height)?;
-        stop_at_exit();
+        exit::stop_at_exit();
         give(job, "job", OBJECTS.insert(engine.enqueue(work(clip, settings))?))
     }
 }
@@ -188,6 +196,12 @@ unsafe fn destroy<T: handles::Kind>(handle: *mut u64) -> Result<Option<Arc<T>>, 
     pointer(handle, "the pointer to the handle")?;
     // SAFETY: the caller's promise.
     let value = unsafe { handle.read() };
+    if boundary::is_forked() {
+        // What is here is a copy of the parent's memory, which goes with this process.
+        // SAFETY: the caller's promise.
+        unsafe { handle.write(0) };
+        return Ok(None);
+    }
     if value == 0 {
         return Ok(None);
     }
@@ -227,6 +241,7 @@ pub extern "C" fn motionclone_status_text(status: u32) -> *const c_char {
         9 => c"wrong thread",
         10 => c"failed",
         11 => c"internal error",
+        12 => c"wrong process",
         _ => c"unknown status",
     };
     text.as_ptr()
@@ -249,29 +264,15 @@ pub extern "C" fn motionclone_last_error() -> *const c_char {
 /// Any thread but an engine's own. MOTIONCLONE_STATUS_WRONG_THREAD from a log function on an engine's thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn motionclone_shutdown() -> Status {
-    call(|| {
+    call_anywhere(|| {
+        if boundary::is_forked() {
+            return Ok(());
+        }
         worker::may_wait()?;
-        OBJECTS.destroy_all();
+        OBJECTS.destroy_all(Instant::now() + PATIENCE);
         Ok(())
     })
 }
-
-/// Ends everything when the process exits: an engine's thread must not be inside ONNX Runtime when that is torn down.
-///
-/// What runs at exit runs in the opposite order, and ONNX Runtime sets up parts of itself when they are first used. So
-/// this is called once it has run a network, and again with every job, for what the jobs before have used.
-#[cfg(unix)]
-fn stop_at_exit() {
-    extern "C" fn stop() {
-        let _ = motionclone_shutdown();
-    }
-    // SAFETY: the function lives as long as the library, which is never unloaded. Where there is no room for it, the
-    // exit is as it would be without.
-    let _ = unsafe { libc::atexit(stop) };
-}
-
-#[cfg(not(unix))]
-fn stop_at_exit() {}
 
 /// Fills options with defaults.
 ///
@@ -294,7 +295,7 @@ pub unsafe extern "C" fn motionclone_engine_options_init(
         log_user_data: ptr::null_mut(),
     };
     // SAFETY: the pointer is one to a structure of that size, says the header.
-    call(|| unsafe { initialise(options, struct_size, "options", value) })
+    call_anywhere(|| unsafe { initialise(options, struct_size, "options", value) })
 }
 
 /// Fills a device with zeros, to be filled by a later call.
@@ -305,7 +306,7 @@ pub unsafe extern "C" fn motionclone_engine_options_init(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn motionclone_device_init(device: *mut HostDevice, struct_size: usize) -> Status {
     // SAFETY: the pointer is one to a structure of that size, says the header.
-    call(|| unsafe { initialise(device, struct_size, "device", HostDevice::empty()) })
+    call_anywhere(|| unsafe { initialise(device, struct_size, "device", HostDevice::empty()) })
 }
 
 /// Fills frames with defaults: RGB of 8 bit in sRGB, rows from the top, no gaps, no memory, and no size.
@@ -331,7 +332,7 @@ pub unsafe extern "C" fn motionclone_frames_init(frames: *mut HostFrames, struct
         transfer: Transfer::Srgb as u32,
     };
     // SAFETY: the pointer is one to a structure of that size, says the header.
-    call(|| unsafe { initialise(frames, struct_size, "frames", value) })
+    call_anywhere(|| unsafe { initialise(frames, struct_size, "frames", value) })
 }
 
 /// Fills an image with defaults: no pixels, at frame 0.
@@ -343,7 +344,7 @@ pub unsafe extern "C" fn motionclone_frames_init(frames: *mut HostFrames, struct
 pub unsafe extern "C" fn motionclone_image_init(image: *mut HostImage, struct_size: usize) -> Status {
     let value = HostImage { struct_size, pixels: ptr::null(), frame: 0, reserved: 0 };
     // SAFETY: the pointer is one to a structure of that size, says the header.
-    call(|| unsafe { initialise(image, struct_size, "image", value) })
+    call_anywhere(|| unsafe { initialise(image, struct_size, "image", value) })
 }
 
 /// Fills settings with the defaults of an engine's model; texts are NULL, and there are no images.
@@ -400,7 +401,7 @@ pub unsafe extern "C" fn motionclone_settings_init(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn motionclone_progress_init(progress: *mut HostProgress, struct_size: usize) -> Status {
     // SAFETY: the pointer is one to a structure of that size, says the header.
-    call(|| unsafe { initialise(progress, struct_size, "progress", HostProgress::new(JobState::Queued)) })
+    call_anywhere(|| unsafe { initialise(progress, struct_size, "progress", HostProgress::new(JobState::Queued)) })
 }
 
 /// Fills a motion's info with zeros, to be filled by motionclone_motion_info_get.
@@ -421,7 +422,7 @@ pub unsafe extern "C" fn motionclone_motion_info_init(info: *mut HostMotionInfo,
         seed: 0,
     };
     // SAFETY: the pointer is one to a structure of that size, says the header.
-    call(|| unsafe { initialise(info, struct_size, "info", value) })
+    call_anywhere(|| unsafe { initialise(info, struct_size, "info", value) })
 }
 
 /// Lists the devices that an engine can be made on: the CPU first, then every CUDA device that works. Loads ONNX
@@ -450,6 +451,9 @@ pub unsafe extern "C" fn motionclone_devices(
                 sized(devices.add(index), "devices")?;
             }
         }
+        boundary::own_process();
+        let _inside = exit::enter()?;
+        exit::stop_at_exit();
         let runtime = Runtime::load(text(onnxruntime, "onnxruntime")?.map(Path::new))?;
         let found = engine::devices(runtime);
         for (index, device) in found.iter().take(capacity).enumerate() {
@@ -481,17 +485,20 @@ pub unsafe extern "C" fn motionclone_engine_create(
     call(|| unsafe {
         pointer(engine, "engine")?;
         let bundle = text(bundle, "bundle")?.map_or_else(crate::bundle::embedded, |path| Ok(path.into()))?;
-        let (mut own, mut log) = (EngineOptions::default(), Log { function: None, user_data: ptr::null_mut() });
+        let (mut own, mut log) = (EngineOptions::default(), Log::new(None, ptr::null_mut()));
         if !options.is_null() {
             let host = read(options, "options")?;
             own.device = device_of(host.device_kind, host.device_number)?;
             own.runtime = text(host.onnxruntime, "onnxruntime")?.map(Into::into);
             own.threads = (host.threads > 0).then_some(host.threads as usize);
             own.memory_budget = (host.memory_budget > 0).then_some(u64::from(host.memory_budget) << 20);
-            log = Log { function: host.log, user_data: host.log_user_data };
+            log = Log::new(host.log, host.log_user_data);
         }
+        boundary::own_process();
+        let _inside = exit::enter()?;
+        exit::stop_at_exit();
         let opened = crate::engine::Engine::open(&bundle, &own)?;
-        stop_at_exit();
+        exit::stop_at_exit();
         log.say(LogLevel::Info, &format!("{} on {}", opened.manifest().name, opened.device_and_reason()));
         log.say(LogLevel::Info, &format!("ONNX Runtime: {}", opened.runtime().library().display()));
         give(engine, "engine", OBJECTS.insert(Arc::new(Worker::start(opened, log)?)))
@@ -508,11 +515,13 @@ pub unsafe extern "C" fn motionclone_engine_create(
 /// on an engine's thread; nothing is destroyed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn motionclone_engine_destroy(engine: *mut EngineHandle) -> Status {
-    call(|| {
-        worker::may_wait()?;
+    call_anywhere(|| {
+        if !boundary::is_forked() {
+            worker::may_wait()?;
+        }
         // SAFETY: the pointer is as the header says.
         if let Some(engine) = unsafe { destroy::<Worker>(engine) }? {
-            engine.stop();
+            engine.stop(Instant::now() + PATIENCE);
         }
         Ok(())
     })
@@ -586,7 +595,7 @@ pub unsafe extern "C" fn motionclone_job_clone_motion(
         let settings = unsafe { settings_of(&engine, settings) }?;
         motion.check(&engine.manifest, &settings)?;
         let work = Work::CloneMotion(motion, settings);
-        stop_at_exit();
+        exit::stop_at_exit();
         // SAFETY: the pointer is as the header says.
         unsafe { give(job, "job", OBJECTS.insert(engine.enqueue(work)?)) }
     })
@@ -748,7 +757,7 @@ pub unsafe extern "C" fn motionclone_job_error(
 /// INVALID_ARGUMENT: job is NULL. INVALID_HANDLE: it points at no job.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn motionclone_job_destroy(job: *mut JobHandle) -> Status {
-    call(|| {
+    call_anywhere(|| {
         // SAFETY: the pointer is as the header says.
         if let Some(job) = unsafe { destroy::<Job>(job) }? {
             job.cancel();
@@ -837,5 +846,5 @@ pub unsafe extern "C" fn motionclone_motion_describe(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn motionclone_motion_destroy(motion: *mut MotionHandle) -> Status {
     // SAFETY: the pointer is as the header says.
-    call(|| unsafe { destroy::<Motion>(motion).map(drop) })
+    call_anywhere(|| unsafe { destroy::<Motion>(motion).map(drop) })
 }

@@ -42,7 +42,7 @@ fn an_engine_works_on_after_a_panic_in_a_job() {
     let engine = crate::engine::Engine::open(&options.out, &own).unwrap();
     let settings = Settings { width: 64, height: 64, frames: 2, ..Settings::new(&engine.manifest().defaults, "") };
     let settings = Settings { top_k: 1, ..settings };
-    let worker = Worker::start(engine, Log { function: None, user_data: ptr::null_mut() }).unwrap();
+    let worker = Worker::start(engine, Log::new(None, ptr::null_mut())).unwrap();
     let failure = worker.enqueue(Work::Panic).unwrap().wait(None).unwrap().unwrap_err();
     assert_eq!(failure.status, Status::Internal);
     assert_eq!(failure.text, "a bug in motionclone: planted by a test");
@@ -50,7 +50,7 @@ fn an_engine_works_on_after_a_panic_in_a_job() {
     let job = worker.enqueue(Work::Extract(clip, settings)).unwrap();
     job.wait(None).unwrap().unwrap();
     assert!(job.standing().motion.is_some());
-    worker.stop();
+    assert!(worker.stop(Instant::now() + PATIENCE));
 }
 
 /// Every value of a byte in every channel.

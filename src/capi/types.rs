@@ -41,6 +41,8 @@ pub enum Status {
     Failed = 10,
     /// A bug in this library; nothing that was there before is harmed.
     Internal = 11,
+    /// The process was forked from the one that uses the library.
+    WrongProcess = 12,
 }
 
 /// How a job stands.

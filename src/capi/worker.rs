@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use motionclone_onnx::manifest::Manifest;
 
 use super::boundary::Failure;
+use super::floating_point::HostEnvironment;
 use super::{LogFunction, LogLevel, Status};
 use crate::cancel::Cancel;
 use crate::engine::Engine;
@@ -16,15 +17,15 @@ use crate::error::Error;
 use crate::job::{Event, Progress, Stage};
 use crate::media::frames::Frames;
 use crate::motion::Motion;
-use crate::runtime::network::Device;
+use crate::runtime::Device;
 use crate::settings::Settings;
-use crate::sync::{Arc, Builder, Condvar, JoinHandle, Mutex, PoisonError, lock};
+use crate::sync::{Arc, AtomicBool, Builder, Condvar, JoinHandle, Mutex, Ordering, PoisonError, current, lock};
 
-/// Where a host hears what an engine has to say.
-#[derive(Clone, Copy)]
+/// Where a host hears what an engine has to say, until it is silenced.
 pub struct Log {
     pub function: LogFunction,
     pub user_data: *mut c_void,
+    pub silent: AtomicBool,
 }
 
 // SAFETY: the pointer is the host's own and only handed back to it; the header says which threads call.
@@ -33,8 +34,13 @@ unsafe impl Send for Log {}
 unsafe impl Sync for Log {}
 
 impl Log {
+    /// Of a function and what it is handed; both may be null.
+    pub fn new(function: LogFunction, user_data: *mut c_void) -> Self {
+        Self { function, user_data, silent: AtomicBool::new(false) }
+    }
+
     pub fn say(&self, level: LogLevel, message: &str) {
-        let Some(function) = self.function else { return };
+        let Some(function) = self.function.filter(|_| !self.silent.load(Ordering::SeqCst)) else { return };
         let message = CString::new(message.replace('\0', " ")).unwrap_or_default();
         // SAFETY: the header obliges the host to give a function that may be called from any thread while the engine
         // lives; the message lives until the call returns.
@@ -140,6 +146,7 @@ pub struct Worker {
     /// Where it computes.
     pub device: Device,
     queue: Arc<Queue>,
+    log: Arc<Log>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -154,6 +161,8 @@ struct QueueState {
     waiting: VecDeque<Arc<Job>>,
     running: Option<Arc<Job>>,
     closed: bool,
+    /// Whether the engine's thread has let go of the engine.
+    ended: bool,
 }
 
 impl Queue {
@@ -192,13 +201,13 @@ impl Worker {
     /// Gives an engine its thread.
     pub fn start(engine: Engine, log: Log) -> Result<Self, Failure> {
         let (manifest, device) = (engine.manifest().clone(), engine.device());
-        let queue = Arc::new(Queue::default());
-        let jobs = queue.clone();
+        let (queue, log) = (Arc::new(Queue::default()), Arc::new(log));
+        let (jobs, own_log) = (queue.clone(), log.clone());
         let thread = Builder::new()
             .name("motionclone".into())
-            .spawn(move || run(engine, &jobs, log))
+            .spawn(move || run(engine, &jobs, &own_log))
             .map_err(|e| Failure::new(Status::Failed, format!("no thread for the engine: {e}")))?;
-        Ok(Self { manifest, device, queue, thread: Mutex::new(Some(thread)) })
+        Ok(Self { manifest, device, queue, log, thread: Mutex::new(Some(thread)) })
     }
 
     /// Puts a job behind those that wait.
@@ -212,12 +221,17 @@ impl Worker {
         state.waiting.retain(|job| lock(&job.standing).end.is_none());
         state.waiting.push_back(job.clone());
         drop(state);
-        self.queue.wake.notify_one();
+        self.queue.wake.notify_all();
         Ok(job)
     }
 
-    /// Cancels every job and waits for the thread's end.
-    pub fn stop(&self) {
+    /// Says nothing more to the host.
+    pub fn silence(&self) {
+        self.log.silent.store(true, Ordering::SeqCst);
+    }
+
+    /// Takes no more jobs and cancels those that there are.
+    pub fn close(&self) {
         let mut state = lock(&self.queue.state);
         state.closed = true;
         let running = state.running.clone();
@@ -225,14 +239,48 @@ impl Worker {
         drop(state);
         jobs.iter().for_each(|job| job.cancel());
         self.queue.wake.notify_all();
-        if let Some(thread) = lock(&self.thread).take() {
-            // A panic of the thread has nothing left to spoil.
-            let _ = thread.join();
+    }
+
+    /// Cancels every job and waits for the thread's end, at most until the deadline. A thread that has not ended by
+    /// then ends alone, and says nothing more. Whether it has ended.
+    pub fn stop(&self, deadline: Instant) -> bool {
+        self.close();
+        let Some(thread) = lock(&self.thread).take() else { return lock(&self.queue.state).ended };
+        if thread.thread().id() == current().id() {
+            // The engine's thread itself ends the process, in a log function, where it is not inside a network.
+            return true;
         }
+        let mut state = lock(&self.queue.state);
+        while !state.ended {
+            let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else {
+                drop(state);
+                self.silence();
+                return false;
+            };
+            state = self.queue.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        drop(state);
+        // A panic of the thread has nothing left to spoil.
+        let _ = thread.join();
+        true
     }
 }
 
-fn run(mut engine: Engine, queue: &Queue, log: Log) {
+/// Tells whoever waits that the engine is gone, however its thread ends.
+struct Ended<'a>(&'a Queue);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.state).ended = true;
+        self.0.wake.notify_all();
+    }
+}
+
+fn run(engine: Engine, queue: &Queue, log: &Log) {
+    let _ended = Ended(queue);
+    // Dropped before.
+    let mut engine = engine;
+    let _host = HostEnvironment::leave();
     IS_WORKER.set(true);
     while let Some(job) = queue.next() {
         let Some(work) = lock(&job.work).take() else { continue };
@@ -255,7 +303,7 @@ fn run(mut engine: Engine, queue: &Queue, log: Log) {
     }
 }
 
-fn take(engine: &mut Engine, work: Work, job: &Job, log: Log) -> Result<(), Failure> {
+fn take(engine: &mut Engine, work: Work, job: &Job, log: &Log) -> Result<(), Failure> {
     let mut watch = |event| match event {
         Event::Progress(progress) => job.report(progress),
         Event::Warning(text) => log.say(LogLevel::Warning, &text),

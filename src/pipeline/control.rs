@@ -8,7 +8,7 @@ use ort::value::DynValue;
 use crate::cancel::Cancel;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::runtime::network::{Input, Network};
+use crate::runtime::{Input, Network};
 
 /// A condition `[1, channels + 1, frames, h, w]`: `images [n, channels, h, w]` at the given frames, the mask last.
 ///

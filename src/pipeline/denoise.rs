@@ -13,7 +13,7 @@ use crate::memory::Economy;
 use crate::motion::Motion;
 use crate::motion::guidance::{self, MotionTarget};
 use crate::pipeline::control::{Conditioning, Residuals};
-use crate::runtime::network::Input;
+use crate::runtime::Input;
 use crate::schedule::Schedule;
 use crate::settings::Settings;
 

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::media::frames::Frames;
 use crate::pipeline::vae;
 use crate::random::CpuGenerator;
-use crate::runtime::network::Device;
+use crate::runtime::Device;
 use crate::settings::Settings;
 
 /// Pixels a side of the images that the map is fitted on.

@@ -6,7 +6,7 @@ use ndarray::{Array4, Array5, ArrayD, Axis, IxDyn, Zip, s};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::media::frames::Frames;
-use crate::runtime::network::{Input, Network};
+use crate::runtime::{Input, Network};
 
 /// Frames as model input: `[frames, 3, H, W]` in −1..1 (x/127.5 − 1, as the published code reads clips).
 pub fn pixels(frames: &Frames) -> ArrayD<f32> {

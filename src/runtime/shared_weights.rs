@@ -1,7 +1,7 @@
-//! Weights that networks of one engine share: numbers are on the device once, whichever networks read them, and in
+//! Weights that networks of one engine share: values are on the device once, whichever networks read them, and in
 //! whichever shapes.
 //!
-//! ONNX Runtime computes with such a tensor where it lies. It never sees the numbers when it loads a network, so only
+//! ONNX Runtime computes with such a tensor where it lies. It never sees the values when it loads a network, so only
 //! those tensors are shared that nothing looks at before a run ([`Folded::shareable`]).
 
 use std::collections::{HashMap, HashSet};
@@ -18,43 +18,44 @@ use ort::session::builder::SessionBuilder;
 use ort::value::{DynValue, Shape, Tensor, TensorRefMut};
 
 use crate::error::{Error, Result};
-use crate::runtime::kernels::{Card, DeviceMemory};
-use crate::runtime::network::{RunSettings, failure};
+use crate::runtime::device::DeviceGuard;
+use crate::runtime::kernels::{CudaDevice, DeviceMemory};
+use crate::runtime::options::{RunSettings, failure};
 use crate::sync::lock;
 
-/// The numbers that are there, by name; they are freed with the last network that reads them.
+/// Storages on the device by key; freed with the last network that reads them.
 pub struct SharedWeights {
     cuda: Option<i32>,
     budget: Option<u64>,
-    numbers: Mutex<HashMap<String, Weak<Numbers>>>,
+    storages: Mutex<HashMap<String, Weak<Storage>>>,
 }
 
-/// The weights that one network is given besides those of its file.
+/// Weights of one network besides those of its file.
 #[derive(Default)]
 pub struct Weights {
     own: Vec<(String, DynValue)>,
     shared: Vec<SharedTensor>,
 }
 
-/// Numbers in the shape in which a session reads them where they lie.
+/// A storage in the shape in which a session reads it where it lies.
 struct SharedTensor {
     name: CString,
-    /// Before the numbers.
+    /// Before the storage.
     value: TensorRefMut<'static, f16>,
-    _numbers: Arc<Numbers>,
+    _storage: Arc<Storage>,
 }
 
-/// Where numbers lie.
-enum Numbers {
-    /// The address is that of the numbers, which stay where they are.
+/// Memory that holds a tensor's values.
+enum Storage {
+    /// The address of the values, which stay where they are.
     Host {
         address: usize,
-        _numbers: Vec<f16>,
+        _values: Vec<f16>,
     },
     Device(DeviceMemory),
 }
 
-impl Numbers {
+impl Storage {
     fn address(&self) -> *mut c_void {
         match self {
             Self::Host { address, .. } => with_exposed_provenance_mut(*address),
@@ -66,7 +67,7 @@ impl Numbers {
 impl SharedWeights {
     /// No tensors yet. They will lie where networks with these settings run.
     pub fn new(settings: &RunSettings) -> Self {
-        Self { cuda: settings.cuda, budget: settings.budget, numbers: Mutex::default() }
+        Self { cuda: settings.cuda, budget: settings.budget, storages: Mutex::default() }
     }
 
     /// The weights of a network. Those that another network shares are taken as they are; the others are read from the
@@ -75,59 +76,60 @@ impl SharedWeights {
     /// # Errors
     /// When the file cannot be read, or there is no memory for a tensor.
     pub fn weights(&self, tensors: &[Folded], file: &Path) -> Result<Weights> {
+        let _guard = DeviceGuard::shared(self.cuda);
         let (shareable, own): (Vec<&Folded>, Vec<&Folded>) = tensors.iter().partition(|tensor| tensor.shareable);
-        let mut taken: HashMap<&str, Arc<Numbers>> = HashMap::new();
+        let mut taken: HashMap<&str, Arc<Storage>> = HashMap::new();
         let (mut missing, mut seen) = (Vec::new(), HashSet::new());
         {
-            let mut there = lock(&self.numbers);
-            there.retain(|_, numbers| numbers.strong_count() > 0);
+            let mut there = lock(&self.storages);
+            there.retain(|_, storage| storage.strong_count() > 0);
             for tensor in &shareable {
                 if !seen.insert(&tensor.numbers) {
                     continue;
                 }
                 match there.get(&tensor.numbers).and_then(Weak::upgrade) {
-                    Some(numbers) => drop(taken.insert(&tensor.numbers, numbers)),
+                    Some(storage) => drop(taken.insert(&tensor.numbers, storage)),
                     None => missing.push(*tensor),
                 }
             }
         }
-        let made = fold::make(&missing, file, |tensor, numbers| self.place(tensor, numbers).map(Arc::new))?;
-        let mut there = lock(&self.numbers);
-        for (tensor, numbers) in missing.iter().zip(made) {
-            there.insert(tensor.numbers.clone(), Arc::downgrade(&numbers));
-            taken.insert(&tensor.numbers, numbers);
+        let made = fold::make(&missing, file, |tensor, values| self.place(tensor, values).map(Arc::new))?;
+        let mut there = lock(&self.storages);
+        for (tensor, storage) in missing.iter().zip(made) {
+            there.insert(tensor.numbers.clone(), Arc::downgrade(&storage));
+            taken.insert(&tensor.numbers, storage);
         }
         drop(there);
         let shared = shareable.iter().map(|tensor| self.shaped(tensor, taken[tensor.numbers.as_str()].clone()));
         let shared = shared.collect::<Result<Vec<_>>>()?;
-        let own = fold::make(&own, file, |tensor, numbers| {
-            let value = Tensor::from_array((tensor.shape.clone(), numbers)).map_err(|e| self.failed(tensor, &e))?;
+        let own = fold::make(&own, file, |tensor, values| {
+            let value = Tensor::from_array((tensor.shape.clone(), values)).map_err(|e| self.failed(tensor, &e))?;
             Ok((tensor.name.clone(), value.into_dyn()))
         })?;
         Ok(Weights { own, shared })
     }
 
-    fn place(&self, tensor: &Folded, mut numbers: Vec<f16>) -> Result<Numbers> {
+    fn place(&self, tensor: &Folded, mut values: Vec<f16>) -> Result<Storage> {
         match self.cuda {
             Some(number) => {
-                let memory = Card::get(number).and_then(|card| DeviceMemory::holding(card, &numbers));
-                Ok(Numbers::Device(memory.map_err(|e| self.failed(tensor, &e))?))
+                let memory = CudaDevice::get(number).and_then(|device| DeviceMemory::holding(device, &values));
+                Ok(Storage::Device(memory.map_err(|e| self.failed(tensor, &e))?))
             }
-            // Moving the vector does not move its numbers.
-            None => Ok(Numbers::Host { address: numbers.as_mut_ptr().expose_provenance(), _numbers: numbers }),
+            // Moving the vector does not move its values.
+            None => Ok(Storage::Host { address: values.as_mut_ptr().expose_provenance(), _values: values }),
         }
     }
 
-    fn shaped(&self, tensor: &Folded, numbers: Arc<Numbers>) -> Result<SharedTensor> {
+    fn shaped(&self, tensor: &Folded, storage: Arc<Storage>) -> Result<SharedTensor> {
         let name = CString::new(tensor.name.as_str()).map_err(|e| self.failed(tensor, &e))?;
         let (device, number) = self.cuda.map_or((AllocationDevice::CPU, 0), |number| (AllocationDevice::CUDA, number));
         let info = MemoryInfo::new(device, number, AllocatorType::Device, MemoryType::Default);
         let info = info.map_err(|e| self.failed(tensor, &e))?;
         let shape = Shape::new(tensor.shape.iter().map(|length| *length as i64));
-        // SAFETY: the memory is of that device and holds as many numbers as the shape says: changes of shape do not change
+        // SAFETY: the memory is of that device and holds as many values as the shape says: changes of shape do not change
         // their count. It stays in place, and is freed behind the value, which is dropped before it.
-        let value = unsafe { TensorRefMut::from_raw(info, numbers.address(), shape) };
-        Ok(SharedTensor { name, value: value.map_err(|e| self.failed(tensor, &e))?, _numbers: numbers })
+        let value = unsafe { TensorRefMut::from_raw(info, storage.address(), shape) };
+        Ok(SharedTensor { name, value: value.map_err(|e| self.failed(tensor, &e))?, _storage: storage })
     }
 
     fn failed(&self, tensor: &Folded, e: &dyn std::fmt::Display) -> Error {
@@ -141,7 +143,7 @@ impl Weights {
         !self.shared.is_empty()
     }
 
-    /// Says to a session that is to be made that these are its weights. They must stay until it is gone.
+    /// Gives them to a session that is to be made. They must stay until it is gone.
     pub(crate) fn give(&mut self, mut builder: SessionBuilder) -> ort::Result<SessionBuilder> {
         for (name, tensor) in self.own.drain(..) {
             builder = builder.with_external_initializer(name, tensor)?;
@@ -167,7 +169,7 @@ mod tests {
 
     use super::*;
     use crate::cancel::Cancel;
-    use crate::runtime::network::{Input, Network, Runtime};
+    use crate::runtime::{Input, Network, Runtime};
 
     const FILE: &str = "weights.safetensors";
 
@@ -215,7 +217,7 @@ mod tests {
         let (folder, file) = (folder.path(), folder.path().join(FILE));
         let index = weight_file(folder);
         let pool = SharedWeights::new(&RunSettings::default());
-        let there = || lock(&pool.numbers).values().filter(|numbers| numbers.strong_count() > 0).count();
+        let there = || lock(&pool.storages).values().filter(|storage| storage.strong_count() > 0).count();
 
         let (small, small_tensors) = fold::weights(&graph(&index, false)).unwrap();
         let (large, large_tensors) = fold::weights(&graph(&index, true)).unwrap();
@@ -229,8 +231,8 @@ mod tests {
         // Nothing is read where all is there.
         std::fs::write(&file, "").unwrap();
         let weights = pool.weights(&small_tensors, &file).unwrap();
-        let shared = lock(&pool.numbers)["matrix|half"].upgrade().unwrap();
-        assert!(Arc::ptr_eq(&shared, &weights.shared[0]._numbers));
+        let shared = lock(&pool.storages)["matrix|half"].upgrade().unwrap();
+        assert!(Arc::ptr_eq(&shared, &weights.shared[0]._storage));
         let mut second = load(&small, folder, weights).unwrap();
         assert_eq!(there(), 2);
         let column: Vec<f32> = (0..64).map(|row| (64 * row % 31) as f32 / 8.0).collect();
@@ -275,7 +277,7 @@ mod tests {
 
         let pool = SharedWeights::new(&RunSettings::default());
         let mut network = load(&g, folder, pool.weights(&tensors, &file).unwrap()).unwrap();
-        assert_eq!(lock(&pool.numbers).len(), 1);
+        assert_eq!(lock(&pool.storages).len(), 1);
         let mut x = ArrayD::zeros(IxDyn(&[2, 64]));
         x[[0, 0]] = 1.0;
         let outputs = network.run(&[("x", Input::Array(&x))], &Cancel::default()).unwrap();

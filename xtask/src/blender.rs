@@ -129,6 +129,20 @@ pub fn test_chosen(names: &[&str]) -> Result<()> {
 }
 
 fn test_in(blender: &Blender, tools: &Tools) -> Result<()> {
+    tests(blender, tools)?.map_or(Ok(()), run)
+}
+
+/// The tests that make one clip, for those who watch them.
+pub fn clone_command(tools: &Tools) -> Result<Option<Command>> {
+    let mut tests = tests(&BLENDERS[0], tools)?;
+    if let Some(tests) = &mut tests {
+        tests.arg("Clones.test_result_strip");
+    }
+    Ok(tests)
+}
+
+/// The tests in a Blender, where there is one for this system.
+fn tests(blender: &Blender, tools: &Tools) -> Result<Option<Command>> {
     let Blender { name, module, packages } = blender;
     let supported = cfg!(any(
         all(target_os = "linux", target_arch = "x86_64"),
@@ -137,11 +151,11 @@ fn test_in(blender: &Blender, tools: &Tools) -> Result<()> {
     ));
     if !supported {
         println!("skipped: there is no Blender {name} for this system on PyPI");
-        return Ok(());
+        return Ok(None);
     }
     let Some(python) = python(module.python) else {
         println!("skipped: the tests in Blender {name} need Python {}, which was not found", module.python);
-        return Ok(());
+        return Ok(None);
     };
     let fetched: Vec<PathBuf> = std::iter::once(module).chain(*packages).map(setup::fetch).collect::<Result<_>>()?;
     let packages = std::env::join_paths(fetched).map_err(|e| e.to_string())?;
@@ -155,10 +169,12 @@ fn test_in(blender: &Blender, tools: &Tools) -> Result<()> {
         setup::install(LIBRARIES)?;
     }
     let built = target().join("release");
-    let mut tests = command(&["plugins/blender/tests/test_blender.py"]);
+    let mut tests = command(&[]);
+    tests.arg(root().join("plugins/blender/tests/test_blender.py"));
     tools.apply(&mut tests);
     tests.env("MOTIONCLONE_PROGRAM", built.join(format!("motionclone{}", std::env::consts::EXE_SUFFIX)));
-    run(tests.env("MOTIONCLONE_LIBRARY_FOLDER", built).env("MOTIONCLONE_BUNDLE", embedded::bundle()))
+    tests.env("MOTIONCLONE_LIBRARY_FOLDER", built).env("MOTIONCLONE_BUNDLE", embedded::bundle());
+    Ok(Some(tests))
 }
 
 /// An interpreter of a version, such as 3.11: one on the search path, or one that pyenv has.
@@ -168,9 +184,12 @@ fn python(version: &str) -> Option<PathBuf> {
     let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".pyenv")));
     let installed = home.and_then(|home| std::fs::read_dir(home.join("versions")).ok());
     candidates.extend(installed.into_iter().flatten().flatten().map(|entry| entry.path().join("bin/python")));
-    candidates.into_iter().find(|candidate| {
-        let mut ask = Command::new(candidate);
-        ask.args(["-c", "import sys; print('%d.%d' % sys.version_info[:2])"]);
-        ask.output().is_ok_and(|output| String::from_utf8_lossy(&output.stdout).trim() == version)
+    // What answers may be a script that chooses an interpreter; the interpreter itself is wanted.
+    candidates.into_iter().find_map(|candidate| {
+        let mut ask = Command::new(&candidate);
+        ask.args(["-c", "import sys; print('%d.%d' % sys.version_info[:2], sys.executable)"]);
+        let answer = String::from_utf8(ask.output().ok()?.stdout).ok()?;
+        let (found, executable) = answer.trim().split_once(' ')?;
+        (found == version).then(|| executable.into())
     })
 }

@@ -7,6 +7,7 @@ mod embedded;
 mod eval;
 mod licences;
 mod openfx;
+mod privacy;
 mod setup;
 
 use std::path::{Path, PathBuf};
@@ -32,11 +33,17 @@ cargo xtask setup [--cuda]  only fetch ONNX Runtime and ffmpeg, and print where 
 cargo xtask dist [--cuda]   build what is handed to others into target/dist: library, headers, program, ONNX Runtime
                             (--profile NAME, --out DIR, --no-archive)
 cargo xtask openfx          only the tests of the OpenFX plugin
+cargo xtask privacy         only the test that nothing leaves the machine
 cargo xtask header          write include/motionclone.h anew from src/capi/mod.rs
 
 --cuda takes the ONNX Runtime that runs on NVIDIA GPUs; CUDA 13 and cuDNN 9 must be installed.";
 
 fn main() -> ExitCode {
+    // What is tested must keep telemetry off by itself, on a machine of a CI service as anywhere else.
+    for variable in privacy::SUPPRESSING {
+        // SAFETY: this is the only thread yet.
+        unsafe { std::env::remove_var(variable) };
+    }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match arguments.as_slice() {
@@ -55,6 +62,10 @@ fn main() -> ExitCode {
         ["dist", words @ ..] => dist::Options::parse(words).and_then(|options| dist::build(&options)),
         ["openfx"] => setup::tools(Runtime::Cpu)
             .and_then(|tools| openfx::test(&tools, &embedded::bundle(), &["conditions", "cancel", "hosts"])),
+        ["privacy"] => setup::tools(Runtime::Cpu).and_then(|tools| {
+            demo::program(&tools)?;
+            privacy::test(&tools)
+        }),
         ["header"] => header(),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
@@ -91,6 +102,7 @@ fn test() -> Result<()> {
     run(tests.env("PYTHONPATH", python))?;
     demo::clone_three_motions(&tools)?;
     plugins(&tools)?;
+    privacy::test(&tools)?;
     eval::test()?;
     println!("all checks and tests passed in {:.0} s", start.elapsed().as_secs_f64());
     Ok(())

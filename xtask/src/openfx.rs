@@ -109,6 +109,19 @@ pub fn test(tools: &Tools, model: &Path, longer: &[&str]) -> Result<()> {
     run(with(Command::new(&plain), "bench"))
 }
 
+/// A host that makes a clip with the plugin, for those who watch it; [`test`] has built it.
+pub fn clone_command(tools: &Tools, model: &Path, work: &Path) -> Result<Command> {
+    let built = target().join("motionclone/openfx");
+    let out = work.join("openfx");
+    fs::create_dir_all(&out).map_err(|e| format!("{}: {e}", out.display()))?;
+    let mut host = Command::new(built.join("host-plain"));
+    host.arg(built.join("alone/MotionClone.ofx")).arg("clone").arg(&out);
+    tools.apply(&mut host);
+    host.env("MOTIONCLONE_CACHE", work.join("openfx-cache")).env("TEST_BUNDLE", model);
+    host.env("MOTIONCLONE_LIBRARY", target().join("release/libmotionclone.so"));
+    Ok(host)
+}
+
 /// Drives the bundle as it is handed out, which needs nothing else, then the same without ONNX Runtime. `drive` runs a
 /// scenario with a plugin.
 fn packaged(

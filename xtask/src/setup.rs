@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::{Result, output, run, target};
+use crate::{Result, make_parent, output, run, target};
 
 /// Which build of ONNX Runtime.
 #[derive(Clone, Copy)]
@@ -106,23 +106,47 @@ pub fn onnxruntime(runtime: Runtime) -> Result<PathBuf> {
     let onnxruntime = find(&fetch(&wheel)?.join("onnxruntime/capi"), library)?;
     #[cfg(unix)]
     if let Runtime::Cpu = runtime {
-        // Where `.cargo/config.toml` points, so that `cargo test` alone finds it from now on.
-        let link = cache().join("libonnxruntime.so");
-        // One from before would be in the way; one that is not there is no harm.
-        let _ = fs::remove_file(&link);
-        let linked = std::os::unix::fs::symlink(&onnxruntime, &link);
-        linked.map_err(|e| format!("{}: {e}", link.display()))?;
+        link(&onnxruntime, "libonnxruntime.so")?;
     }
     Ok(onnxruntime)
 }
 
+/// Puts a link where `.cargo/config.toml` points, so that `cargo test` alone finds it from now on.
+#[cfg(unix)]
+fn link(file: &Path, name: &str) -> Result<()> {
+    let link = cache().join(name);
+    if file == link {
+        return Ok(());
+    }
+    // One from before would be in the way; one that is not there is no harm.
+    let _ = fs::remove_file(&link);
+    make_parent(&link)?;
+    std::os::unix::fs::symlink(file, &link).map_err(|e| format!("{}: {e}", link.display()))
+}
+
 /// The ffmpeg that is configured or installed, else one from PyPI.
 fn ffmpeg() -> Result<PathBuf> {
-    let installed = std::env::var_os("MOTIONCLONE_FFMPEG").map_or_else(|| "ffmpeg".into(), PathBuf::from);
-    let answers = Command::new(&installed).arg("-version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if answers.is_ok_and(|status| status.success()) {
-        return Ok(installed);
-    }
+    let named = std::env::var_os("MOTIONCLONE_FFMPEG").map(PathBuf::from);
+    let installed = named.into_iter().chain(on_search_path("ffmpeg")).find(|program| {
+        let answers = Command::new(program).arg("-version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        answers.is_ok_and(|status| status.success())
+    });
+    let program = installed.map_or_else(fetched_ffmpeg, Ok)?;
+    #[cfg(unix)]
+    link(&program, "ffmpeg")?;
+    Ok(program)
+}
+
+/// The places where a program of a name may lie.
+fn on_search_path(name: &str) -> Vec<PathBuf> {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let file = format!("{name}{}", std::env::consts::EXE_SUFFIX);
+    // The link of an earlier set-up may be on it.
+    std::env::split_paths(&folders).filter(|folder| *folder != cache()).map(|folder| folder.join(&file)).collect()
+}
+
+/// The ffmpeg from PyPI.
+fn fetched_ffmpeg() -> Result<PathBuf> {
     let program = find(&fetch(&FFMPEG)?.join("imageio_ffmpeg/binaries"), "ffmpeg-")?;
     #[cfg(unix)]
     {
@@ -145,6 +169,7 @@ const HOST_TOOLS: &[(&str, &str)] = &[
     ("valgrind", "valgrind"),
     ("abidw", "abigail-tools"),
     ("xz", "xz-utils"),
+    ("strace", "strace"),
 ];
 
 /// Installs what the tests of the C library need, where that is possible; otherwise the tests name what is missing.

@@ -9,11 +9,12 @@ use motionclone::media::frames::Frames;
 use motionclone::onnx::checkpoint::Precision;
 use motionclone::onnx::manifest::{Defaults, Manifest};
 use motionclone::onnx::model::config::ControlKind;
-use motionclone::runtime::network::Device;
+use motionclone::runtime::Device;
 use motionclone::settings::{Choices, Control, FrameRate, Settings};
 use motionclone::{Error, Result};
 
 use crate::flags::SettingArgs;
+use crate::terminal::ProgressFormat;
 
 /// Motion cloning: a new clip that moves like the one you give it.
 #[derive(Debug, Parser)]
@@ -39,6 +40,41 @@ pub enum Command {
     Settings(ShowSettings),
     /// Show what was found: ONNX Runtime, devices, ffmpeg, a bundle's contents.
     Doctor(Doctor),
+}
+
+impl Command {
+    /// How the command shows its progress.
+    pub fn progress(&self) -> ProgressFormat {
+        match self {
+            Self::Import(args) => args.progress.progress,
+            Self::Clone(args) => args.progress.progress,
+            Self::Extract(args) => args.progress.progress,
+            Self::Run(args) => args.progress.progress,
+            Self::Export(args) => args.progress.progress,
+            Self::Settings(_) | Self::Doctor(_) => ProgressFormat::Text,
+        }
+    }
+
+    /// The command's name on the command line.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Import(_) => "import",
+            Self::Clone(_) => "clone",
+            Self::Extract(_) => "extract",
+            Self::Run(_) => "run",
+            Self::Export(_) => "export",
+            Self::Settings(_) => "settings",
+            Self::Doctor(_) => "doctor",
+        }
+    }
+}
+
+/// How progress is shown.
+#[derive(Debug, Args)]
+pub struct ProgressArgs {
+    /// Progress as a bar or lines on standard error (text), or as one JSON object a line on standard output (json).
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub progress: ProgressFormat,
 }
 
 #[derive(Debug, Args)]
@@ -89,6 +125,8 @@ pub struct Import {
     /// Folder of the new bundle.
     #[arg(long, value_name = "BUNDLE")]
     pub out: PathBuf,
+    #[command(flatten)]
+    pub progress: ProgressArgs,
 }
 
 #[derive(Debug, Args)]
@@ -116,6 +154,8 @@ pub struct CloneClip {
     /// The new clip: .mp4, .webm, .gif, .webp, or a folder for PNG files; may be given several times.
     #[arg(long, value_name = "FILE", required = true)]
     pub out: Vec<PathBuf>,
+    #[command(flatten)]
+    pub progress: ProgressArgs,
 }
 
 #[derive(Debug, Args)]
@@ -132,6 +172,8 @@ pub struct Extract {
     /// The motion file (.safetensors).
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+    #[command(flatten)]
+    pub progress: ProgressArgs,
 }
 
 #[derive(Debug, Args)]
@@ -161,6 +203,8 @@ pub struct Run {
     /// Folder for the new clips.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    #[command(flatten)]
+    pub progress: ProgressArgs,
 }
 
 #[derive(Debug, Args)]
@@ -179,6 +223,8 @@ pub struct Export {
     /// Folder of the graphs.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    #[command(flatten)]
+    pub progress: ProgressArgs,
 }
 
 #[derive(Debug, Args)]

@@ -2,21 +2,23 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::{ErrorKind, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use motionclone::bundle::Bundle;
+use motionclone::media::clip::Clip;
 use motionclone::motion::Motion;
 use motionclone::onnx::checkpoint::{self, ImportOptions};
 use motionclone::onnx::manifest::Manifest;
 use motionclone::pipeline::preview;
-use motionclone::settings::{self, Choices, Description, FrameRate, Kind, Settings, Value};
+use motionclone::settings::{self, Choices, Description, FrameRate, Kind, Setting, Settings, Value};
 use motionclone::{Error, Result};
 
 use crate::args::{CloneClip, Export, Extract, Import, Run, ShowSettings};
-use crate::clip::Clip;
 use crate::output::{self, Output};
 use crate::published::{self, Configuration, Example};
+use crate::terminal::{Progress, Stage};
 use crate::work::{Results, Work};
 
 const MEGABYTE: u64 = 1_000_000;
@@ -42,7 +44,8 @@ pub fn import(args: Import, work: &mut Work) -> Result<()> {
     };
     let Work { terminal, cancel } = work;
     let imported = checkpoint::import(&options, &mut |progress| {
-        terminal.step("importing", "megabyte", progress.done / MEGABYTE, progress.total / MEGABYTE, progress.what);
+        let (done, total) = (progress.done / MEGABYTE, progress.total / MEGABYTE);
+        terminal.progress(Progress::new(Stage::Import, done, total), progress.what);
         if cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     terminal.finish();
@@ -52,7 +55,7 @@ pub fn import(args: Import, work: &mut Work) -> Result<()> {
     if let Err(error) = preview::fit_bundle(&options.out) {
         terminal.warn(format!("the bundle will show no previews: {error}"));
     }
-    terminal.notice(format!("wrote {}", options.out.display()));
+    terminal.written(&options.out);
     Ok(())
 }
 
@@ -93,7 +96,7 @@ pub fn extract(args: Extract, work: &mut Work) -> Result<()> {
     work.plan(&engine, &settings)?;
     let motion = work.motion(&mut engine, &frames, &settings, false)?;
     motion.save(&args.out)?;
-    work.terminal.notice(format!("wrote {}", args.out.display()));
+    work.terminal.written(&args.out);
     Ok(())
 }
 
@@ -103,37 +106,46 @@ pub fn export(args: &Export, work: &mut Work) -> Result<()> {
     let settings = args.settings(&bundle.manifest.defaults);
     let Work { terminal, cancel } = work;
     let files = motionclone::export::export(&bundle, &settings, &args.out, cancel, &mut |done, total| {
-        terminal.step("copying weights", "megabyte", done / MEGABYTE, total / MEGABYTE, "");
+        terminal.progress(Progress::new(Stage::Export, done / MEGABYTE, total / MEGABYTE), "");
     })?;
     terminal.finish();
-    files.iter().for_each(|file| terminal.notice(format!("wrote {}", file.display())));
+    files.iter().for_each(|file| terminal.written(file));
     Ok(())
 }
 
 /// Prints the table of settings with a model's own values.
 pub fn settings(args: &ShowSettings) -> Result<()> {
     let manifest = Manifest::read(&args.bundle.folder()?)?;
-    let described: Vec<Description> = settings::settings().map(|setting| setting.describe(&manifest)).collect();
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&described).map_err(|e| Error::failure(e.to_string()))?);
-        return Ok(());
+    let text = if args.json {
+        let described: Vec<Description> = settings::settings().map(|setting| setting.describe(&manifest)).collect();
+        serde_json::to_string_pretty(&described).map_err(|e| Error::failure(e.to_string()))? + "\n"
+    } else {
+        settings::settings().map(|setting| shown(setting, &manifest)).collect()
+    };
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        // Nobody reads on.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::input(format!("the settings cannot be written: {error}")))
+        }
+        _ => Ok(()),
     }
-    for setting in settings::settings() {
-        let range = match setting.kind {
-            Kind::Integer | Kind::Number => setting.range(&manifest).to_string(),
-            Kind::Seed => "a whole number, or -1 to draw one".into(),
-            Kind::Text => "a text".into(),
-            Kind::Choice(names) => names.join(", "),
-            Kind::List => "names with commas between".into(),
-        };
-        let own = match setting.default(&manifest) {
-            Value::List(names) => names.join(","),
-            Value::Text(text) if setting.kind != Kind::Text => text,
-            value => serde_json::json!(value).to_string(),
-        };
-        println!("{}\n    {}\n    {range}; {own} unless given", setting.name, setting.help);
-    }
-    Ok(())
+}
+
+/// A setting for people.
+fn shown(setting: &Setting, manifest: &Manifest) -> String {
+    let range = match setting.kind {
+        Kind::Integer | Kind::Number => setting.range(manifest).to_string(),
+        Kind::Seed => "a whole number, or -1 to draw one".into(),
+        Kind::Text => "a text".into(),
+        Kind::Choice(names) => names.join(", "),
+        Kind::List => "names with commas between".into(),
+    };
+    let own = match setting.default(manifest) {
+        Value::List(names) => names.join(","),
+        Value::Text(text) if setting.kind != Kind::Text => text,
+        value => serde_json::json!(value).to_string(),
+    };
+    format!("{}\n    {}\n    {range}; {own} unless given\n", setting.name, setting.help)
 }
 
 /// One line of a published list, checked.
@@ -175,7 +187,7 @@ fn run_all(
         let settings = configuration.settings(manifest, example, args.size, args.frames, &mut resolve)?;
         let video = resolve(&example.video_path);
         settings.check(manifest)?;
-        if example.draws_seed() {
+        if configuration.draws_seed(example) {
             work.terminal.notice(format!("{}: seed {}: drawn", example.video_path.display(), settings.seed));
         }
         let clip = work.clip(&video)?;
@@ -190,7 +202,7 @@ fn run_all(
     let mut engine = work.engine(&args.engine)?;
     let fps = frame_rate(args.fps, manifest)?;
     for (index, Planned { settings, clip, output, contact_sheet }) in planned.into_iter().enumerate() {
-        work.terminal.notice(format!("{} of {}: {}", index + 1, examples.len(), settings.prompt));
+        work.terminal.clip(index + 1, examples.len(), &settings.prompt);
         let frames = work.sample(&clip, &settings)?;
         work.plan(&engine, &settings)?;
         let motion = work.motion(&mut engine, &frames, &settings, !args.cache.no_cache)?;

@@ -1,79 +1,104 @@
-//! What was found on this machine, so that "it does not work" has an answer.
+//! What was found on this machine, so that "it does not work" has an answer; and which folders are read and written.
 
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use motionclone::media::ffmpeg::Ffmpeg;
 use motionclone::onnx::manifest::{Manifest, Source};
-use motionclone::runtime::network::Runtime;
-use motionclone::{Engine, EngineOptions, Result};
+use motionclone::runtime::Runtime;
+use motionclone::{Engine, EngineOptions, Error, Result};
 
 use crate::args::Doctor;
 use crate::cache;
-use crate::ffmpeg::Ffmpeg;
 
 /// Prints what was found. What is missing is a line, not an error; a bundle that was named must be sound.
+///
+/// # Errors
+/// When that bundle is not sound, or standard output cannot be written for another reason than a reader gone away.
 pub fn doctor(args: &Doctor) -> Result<()> {
-    show("motionclone", env!("CARGO_PKG_VERSION"));
+    let mut report = Report { failed: None };
+    let result = examine(args, &mut report);
+    match report.failed.filter(|error| error.kind() != ErrorKind::BrokenPipe) {
+        Some(error) if result.is_ok() => Err(Error::io("standard output", error)),
+        _ => result,
+    }
+}
+
+fn examine(args: &Doctor, report: &mut Report) -> Result<()> {
+    report.show("motionclone", env!("CARGO_PKG_VERSION"));
     match Runtime::load(None) {
         Ok(runtime) => {
             // Behind a link, the file's own name tells the version.
             let library = runtime.library();
-            show("ONNX Runtime", library.canonicalize().unwrap_or_else(|_| library.into()).display());
-            show("", runtime.build_info());
+            report.show("ONNX Runtime", library.canonicalize().unwrap_or_else(|_| library.into()).display());
+            report.show("", runtime.build_info());
             let cuda = if runtime.has_cuda() { "CPU, CUDA" } else { "CPU" };
-            show("providers", cuda);
+            report.show("providers", cuda);
         }
-        Err(error) => show("ONNX Runtime", error),
+        Err(error) => report.show("ONNX Runtime", error),
     }
     let gpus = gpus();
-    gpus.iter().for_each(|gpu| show("GPU", gpu));
+    gpus.iter().for_each(|gpu| report.show("GPU", gpu));
     if gpus.is_empty() {
-        show("GPU", "none that nvidia-smi knows of");
+        report.show("GPU", "none that nvidia-smi knows of");
     }
     match Ffmpeg::find() {
-        Ok(ffmpeg) => show("ffmpeg", format_args!("{} ({})", ffmpeg.path.display(), ffmpeg.version)),
-        Err(error) => show("ffmpeg", error),
+        Ok(ffmpeg) => report.show("ffmpeg", format_args!("{} ({})", ffmpeg.path.display(), ffmpeg.version)),
+        Err(error) => report.show("ffmpeg", error),
     }
-    match cache::folder() {
-        Some(folder) => show("kept motions", folder.display()),
-        None => show("kept motions", "no cache folder is known"),
-    }
+    folders(report);
     match &args.bundle {
-        Some(folder) => bundle(folder),
-        None => embedded(),
+        Some(folder) => bundle(folder, report),
+        None => embedded(report),
     }
 }
 
+/// The folders that the program reads and writes besides those that the user names. It opens no network connection.
+fn folders(report: &mut Report) {
+    if let Ok(folder) = motionclone::bundle::embedded() {
+        report.show("reads", format_args!("{} (embedded model)", folder.display()));
+    }
+    match cache::folder() {
+        Some(folder) => report.show("writes", format_args!("{} (kept motions; --no-cache)", folder.display())),
+        None => report.show("writes", "no kept motions: no cache folder is known"),
+    }
+    report.show("", "the folders of its results (under a hidden name until each is whole)");
+    let temporary = std::env::temp_dir();
+    report.show("", format_args!("{} (only a result whose own folder fails)", temporary.display()));
+    report.show("network", "never used; ffmpeg may read local files only");
+}
+
 /// The bundle that is used where none is named; that there is none is a line.
-fn embedded() -> Result<()> {
+fn embedded(report: &mut Report) -> Result<()> {
     match motionclone::bundle::embedded() {
-        Ok(folder) => bundle(&folder),
+        Ok(folder) => bundle(&folder, report),
         Err(error) => {
-            show("bundle", error);
+            report.show("bundle", error);
             Ok(())
         }
     }
 }
 
-fn bundle(folder: &Path) -> Result<()> {
+fn bundle(folder: &Path, report: &mut Report) -> Result<()> {
     let manifest = Manifest::read(folder)?;
-    show("bundle", format_args!("{} ({})", manifest.name, folder.display()));
+    report.show("bundle", format_args!("{} ({})", manifest.name, folder.display()));
     for Source { role, file, scale } in &manifest.sources {
         match scale {
-            Some(scale) => show("", format_args!("{role}: {file}, scale {scale}")),
-            None => show("", format_args!("{role}: {file}")),
+            Some(scale) => report.show("", format_args!("{role}: {file}, scale {scale}")),
+            None => report.show("", format_args!("{role}: {file}")),
         }
     }
-    show("fingerprint", &manifest.fingerprint);
+    report.show("fingerprint", &manifest.fingerprint);
     let controls: Vec<&str> = manifest.controls.keys().map(|kind| kind.name()).collect();
-    show("images", if controls.is_empty() { "no SparseCtrl".into() } else { controls.join(", ") });
-    show("longest clip", format_args!("{} frames", manifest.unet.motion.as_ref().map_or(0, |m| m.max_frames)));
+    report.show("images", if controls.is_empty() { "no SparseCtrl".into() } else { controls.join(", ") });
+    report.show("longest clip", format_args!("{} frames", manifest.unet.motion.as_ref().map_or(0, |m| m.max_frames)));
     let d = &manifest.defaults;
-    show("defaults", format_args!("{}x{}, {} frames, {} steps", d.width, d.height, d.frames, d.steps));
+    report.show("defaults", format_args!("{}x{}, {} frames, {} steps", d.width, d.height, d.frames, d.steps));
     match Engine::open(folder, &EngineOptions::default()) {
-        Ok(engine) => show("runs on", engine.device_and_reason()),
+        Ok(engine) => report.show("runs on", engine.device_and_reason()),
         // Told above already.
-        Err(_) if Runtime::load(None).is_err() => show("runs on", "nothing, as there is no ONNX Runtime"),
+        Err(_) if Runtime::load(None).is_err() => report.show("runs on", "nothing, as there is no ONNX Runtime"),
         Err(error) => return Err(error),
     }
     Ok(())
@@ -96,6 +121,14 @@ fn gpus() -> Vec<String> {
         .collect()
 }
 
-fn show(what: &str, found: impl std::fmt::Display) {
-    println!("{what:>14}  {found}");
+/// Lines on standard output, and the first failure to write one.
+struct Report {
+    failed: Option<std::io::Error>,
+}
+
+impl Report {
+    fn show(&mut self, what: &str, found: impl std::fmt::Display) {
+        let written = writeln!(std::io::stdout().lock(), "{what:>14}  {found}");
+        self.failed = self.failed.take().or(written.err());
+    }
 }

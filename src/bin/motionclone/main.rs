@@ -2,28 +2,29 @@
 
 mod args;
 mod cache;
-mod clip;
 mod commands;
 mod doctor;
-mod ffmpeg;
 mod flags;
 mod output;
 mod published;
 mod sheet;
+mod signals;
 mod terminal;
 #[cfg(test)]
 mod testing;
 mod text;
 mod work;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 use motionclone::Cancel;
 use motionclone::{Error, Result};
 
 use args::{Command, CommandLine};
-use terminal::Terminal;
+use terminal::{ProgressFormat, Terminal};
 use work::Work;
 
 /// The input was wrong.
@@ -32,22 +33,28 @@ const WRONG_INPUT: u8 = 2;
 const CANCELLED: u8 = 130;
 
 fn main() -> ExitCode {
-    let command = CommandLine::parse_from(args::dashed(std::env::args_os())).command;
+    let arguments: Vec<OsString> = args::dashed(std::env::args_os()).collect();
+    let command = match CommandLine::try_parse_from(&arguments) {
+        Ok(line) => line.command,
+        Err(error) => return refuse(&arguments, &error),
+    };
     let cancel = Cancel::default();
-    let mut work = Work { terminal: Terminal::new(), cancel: cancel.clone() };
-    let listening = ctrlc::set_handler(move || cancel.cancel())
-        .map_err(|e| Error::failure(format!("Ctrl-C cannot be handled: {e}")));
-    let result = listening.and_then(|()| perform(command, &mut work));
-    work.terminal.finish();
+    let mut work = Work { terminal: Terminal::new(command.progress()), cancel: cancel.clone() };
+    work.terminal.started(command.name());
+    let result = signals::on_termination(move || cancel.cancel()).and_then(|()| perform(command, &mut work));
     match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is_cancelled() || work.cancel.is_cancelled() => {
-            eprintln!("cancelled");
-            CANCELLED.into()
+        Ok(()) => {
+            work.terminal.done();
+            ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("error: {error}");
-            if error.is_input() { WRONG_INPUT.into() } else { ExitCode::FAILURE }
+            let error = if work.cancel.is_cancelled() { Error::cancelled() } else { error };
+            work.terminal.failed(&error);
+            match () {
+                () if error.is_cancelled() => CANCELLED.into(),
+                () if error.is_input() => WRONG_INPUT.into(),
+                () => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -62,4 +69,20 @@ fn perform(command: Command, work: &mut Work) -> Result<()> {
         Command::Settings(args) => commands::settings(&args),
         Command::Doctor(args) => doctor::doctor(&args),
     }
+}
+
+/// Shows what is wrong with the words of the command line, or the help that they ask for.
+fn refuse(arguments: &[OsString], error: &clap::Error) -> ExitCode {
+    let help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    let json = arguments.iter().zip(arguments.iter().skip(1)).any(|(a, b)| a == "--progress" && b == "json")
+        || arguments.iter().any(|argument| argument == "--progress=json");
+    if json && !help {
+        let text = error.to_string();
+        let line = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+        let message = line.strip_prefix("error: ").unwrap_or(&line);
+        Terminal::new(ProgressFormat::Json).failed(&Error::input(message));
+    }
+    // Nobody may be reading any more.
+    let _ = error.print();
+    if help { ExitCode::SUCCESS } else { WRONG_INPUT.into() }
 }

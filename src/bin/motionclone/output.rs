@@ -8,13 +8,12 @@ use std::process::Stdio;
 
 use image::{ImageFormat, RgbImage};
 use motionclone::Cancel;
+use motionclone::media::ffmpeg::{self, Ffmpeg, Running};
 use motionclone::media::frames::Frames;
 use motionclone::onnx::unfinished;
 use motionclone::settings::FrameRate;
 use motionclone::{Error, Result};
 use tempfile::TempPath;
-
-use crate::ffmpeg::{self, Ffmpeg, Running};
 
 /// What a clip is written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

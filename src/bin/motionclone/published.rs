@@ -145,6 +145,13 @@ impl Configuration {
         }
     }
 
+    /// Whether a seed is to be drawn for an example.
+    pub fn draws_seed(&self, example: &Example) -> bool {
+        let mut choices = self.choices.clone();
+        choices.extend(&example.choices);
+        choices.draws_seed()
+    }
+
     /// The settings of one example. `size` and `frames` go over what the file says.
     ///
     /// # Errors
@@ -183,11 +190,6 @@ impl Configuration {
 }
 
 impl Example {
-    /// Whether the line asks for a seed to be drawn.
-    pub fn draws_seed(&self) -> bool {
-        self.choices.draws_seed()
-    }
-
     /// Reads a list, one JSON object a line; empty lines and comments (`#`, `//`) are skipped.
     ///
     /// # Errors

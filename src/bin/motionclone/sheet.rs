@@ -1,6 +1,7 @@
 //! The contact sheet: reference and result frame by frame, one row of each over the other.
 
-use motionclone::media::frames::{Frames, sample_indices};
+use motionclone::media::frames::Frames;
+use motionclone::media::sampling::sample_indices;
 
 /// Frames in a row.
 const COLUMNS: usize = 8;

@@ -1,14 +1,14 @@
 //! What the tests of this program share.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use motionclone::Cancel;
 use motionclone::Result;
+use motionclone::media::clip::Clip;
 use motionclone::media::frames::Frames;
 use motionclone::onnx::manifest::{Defaults, Manifest};
 use motionclone::settings::FrameRate;
 
-use crate::clip::Clip;
 use crate::output::Output;
 
 /// The embedded model's manifest, with the published defaults.
@@ -56,18 +56,4 @@ pub fn moving_bars(count: usize, width: usize, height: usize) -> Frames {
 pub fn difference(a: &Frames, b: &Frames) -> f64 {
     assert_eq!((a.width, a.height, a.count()), (b.width, b.height, b.count()));
     a.data.iter().zip(&b.data).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / a.data.len() as f64
-}
-
-/// The folder of third-party clips that some tests compare with, or a printed reason why they are skipped.
-pub fn clips() -> Option<PathBuf> {
-    let folder = std::env::var_os("MOTIONCLONE_CLIPS").map(PathBuf::from);
-    if folder.is_none() {
-        println!("skipped: MOTIONCLONE_CLIPS names no folder of reference clips");
-    }
-    folder
-}
-
-/// A file of the recorded truth.
-pub fn golden(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }

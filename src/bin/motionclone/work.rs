@@ -3,17 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use motionclone::Cancel;
+use motionclone::media::clip::Clip;
 use motionclone::media::frames::Frames;
 use motionclone::memory::Economy;
 use motionclone::motion::Motion;
 use motionclone::onnx::manifest::Manifest;
-use motionclone::runtime::network::gigabytes;
+use motionclone::runtime::gigabytes;
 use motionclone::settings::{FrameRate, Settings};
 use motionclone::{Engine, EngineOptions, Result};
 
 use crate::args::EngineArgs;
 use crate::cache::{self, Entry};
-use crate::clip::Clip;
 use crate::output::{self, Output};
 use crate::sheet::contact_sheet;
 use crate::terminal::Terminal;
@@ -90,7 +90,7 @@ impl Work {
             return Ok(motion);
         }
         let Self { terminal, cancel } = self;
-        let motion = engine.extract(clip, settings, &mut |event| terminal.event(&event), cancel)?;
+        let motion = engine.extract(clip, settings, &mut |event| terminal.engine(&event), cancel)?;
         terminal.finish();
         if let Some(Err(error)) = entry.map(|entry| entry.save(&motion)) {
             terminal.warn(format!("the motion is not kept: {error}"));
@@ -108,15 +108,15 @@ impl Work {
         results: &Results,
     ) -> Result<()> {
         let Self { terminal, cancel } = self;
-        let frames = engine.clone_motion(motion, settings, &mut |event| terminal.event(&event), cancel)?;
+        let frames = engine.clone_motion(motion, settings, &mut |event| terminal.engine(&event), cancel)?;
         terminal.finish();
         for output in results.outputs {
             output.write(&frames, results.fps, cancel)?;
-            terminal.notice(format!("wrote {}", output.path().display()));
+            terminal.written(output.path());
         }
         if let Some(path) = results.contact_sheet {
             output::write_png(path, &contact_sheet(reference, &frames))?;
-            terminal.notice(format!("wrote {}", path.display()));
+            terminal.written(path);
         }
         Ok(())
     }

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::ptr::{null, null_mut};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{LazyLock, Mutex};
 
 use half::f16;
 use libloading::Library;
 use motionclone_onnx::kernels::{Kernel, Kernels};
+use once_cell::sync::OnceCell;
 
 use super::Target;
 use crate::error::{Error, Result};
@@ -18,7 +19,7 @@ const LIBRARY: &str = "nvcuda.dll";
 #[cfg(not(windows))]
 const LIBRARY: &str = "libcuda.so.1";
 
-/// The oldest cards that the kernels are for, written as in [`Kernel::capability`].
+/// The oldest GPUs that the kernels are for, written as in [`Kernel::capability`].
 const OLDEST: u32 = 80;
 /// Dynamic shared memory that a kernel gets without being allowed more.
 const SHARED_FOR_ALL: u32 = 48 << 10;
@@ -31,7 +32,7 @@ const MAX_DYNAMIC_SHARED_SIZE_BYTES: c_int = 8;
 const JIT_ERROR_LOG_BUFFER: c_int = 5;
 const JIT_ERROR_LOG_BUFFER_SIZE_BYTES: c_int = 6;
 
-/// Something of the driver's that is only handed back to it.
+/// An opaque driver handle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Handle(*mut c_void);
 
@@ -118,17 +119,17 @@ impl Driver {
     }
 }
 
-/// A card, with the programs that were made for it so far; both stay until the process ends, as ONNX Runtime does.
-pub struct Card {
-    driver: Driver,
+/// A CUDA device, with the programs that were made for it so far; both stay until the process ends, as ONNX Runtime does.
+pub struct CudaDevice {
+    driver: &'static Driver,
     /// The context that ONNX Runtime computes in, too.
     context: Handle,
     capability: u32,
     /// Bytes of shared memory that a block may ask for.
     shared: u32,
     programs: Mutex<HashMap<(String, String), Program>>,
-    /// Why kernels do not run on it, once that was asked.
-    refused: OnceLock<Option<Error>>,
+    /// Set once kernels are known to run on it.
+    runs_kernels: OnceCell<()>,
 }
 
 /// A kernel that is ready to run.
@@ -139,20 +140,20 @@ pub struct Program {
     shared: u32,
 }
 
-impl Card {
-    /// The card that CUDA counts as `number`.
+impl CudaDevice {
+    /// The device that CUDA counts as `number`.
     ///
     /// # Errors
-    /// When the driver does not load, or there is no such card.
+    /// When the driver does not load, or there is no such device.
     pub fn get(number: i32) -> Result<&'static Self> {
-        static CARDS: OnceLock<Mutex<HashMap<i32, &'static Card>>> = OnceLock::new();
-        let mut cards = lock(CARDS.get_or_init(Mutex::default));
-        if let Some(card) = cards.get(&number) {
-            return Ok(card);
+        static DEVICES: LazyLock<Mutex<HashMap<i32, &'static CudaDevice>>> = LazyLock::new(Mutex::default);
+        let mut devices = lock(&DEVICES);
+        if let Some(device) = devices.get(&number) {
+            return Ok(device);
         }
-        let card: &'static Self = Box::leak(Box::new(Self::open(number)?));
-        cards.insert(number, card);
-        Ok(card)
+        let device: &'static Self = Box::leak(Box::new(Self::open(number)?));
+        devices.insert(number, device);
+        Ok(device)
     }
 
     /// The same, where the kernels run on it.
@@ -160,15 +161,14 @@ impl Card {
     /// # Errors
     /// Why they do not.
     pub fn with_kernels(number: i32) -> Result<&'static Self> {
-        let card = Self::get(number)?;
-        match card.refused.get_or_init(|| card.check().err()) {
-            Some(reason) => Err(Error::failure(reason.to_string())),
-            None => Ok(card),
-        }
+        let device = Self::get(number)?;
+        device.runs_kernels.get_or_try_init(|| device.check())?;
+        Ok(device)
     }
 
     fn open(number: i32) -> Result<Self> {
-        let driver = Driver::load()?;
+        static DRIVER: OnceCell<Driver> = OnceCell::new();
+        let driver = DRIVER.get_or_try_init(Driver::load)?;
         let (mut device, mut context) = (0, null_mut());
         // SAFETY: as every call of the driver here: what it writes to is of the type that cuda.h says, and lives.
         driver.check("starting the CUDA driver", unsafe { (driver.init)(0) })?;
@@ -192,7 +192,7 @@ impl Card {
             capability,
             shared,
             programs: Mutex::default(),
-            refused: OnceLock::new(),
+            runs_kernels: OnceCell::new(),
         })
     }
 
@@ -211,7 +211,7 @@ impl Card {
         all.min_by_key(|kernel| kernel.ptx.len()).map_or(Ok(()), |kernel| self.make(kernel).map(drop))
     }
 
-    /// The kernels that take more shared memory than this card has, and that for people.
+    /// The kernels that take more shared memory than this device has, each with the reason for people.
     ///
     /// # Errors
     /// When the kernels inside the library are damaged.
@@ -228,7 +228,7 @@ impl Card {
         Ok(large)
     }
 
-    /// The programs for this card, the newest first.
+    /// The programs for this device, the newest first.
     fn programs_of(&self, name: &str, variant: &str) -> Result<Vec<&'static Kernel>> {
         let mut programs = Kernels::carried()?.programs(name, variant, self.capability);
         programs.retain(|kernel| kernel.shared <= self.shared);
@@ -264,7 +264,7 @@ impl Card {
         Ok(Program { function: Handle(function), threads: kernel.threads, shared: kernel.shared })
     }
 
-    /// Makes the card's context that of this thread, where it is not: ONNX Runtime chooses the device for the threads
+    /// Makes the device's context that of this thread, where it is not: ONNX Runtime chooses the device for the threads
     /// that it starts a run on.
     fn enter(&self) -> Result<()> {
         let mut current = null_mut();
@@ -278,33 +278,33 @@ impl Card {
     }
 }
 
-/// Memory of a card, freed when dropped.
+/// Memory of a device, freed when dropped.
 pub struct DeviceMemory {
-    card: &'static Card,
+    device: &'static CudaDevice,
     address: u64,
 }
 
 impl DeviceMemory {
-    /// Memory that holds a copy of `numbers`, of which there is at least one.
+    /// Memory that holds a copy of `values`, of which there is at least one.
     ///
     /// # Errors
-    /// When the card has no memory left.
-    pub fn holding(card: &'static Card, numbers: &[f16]) -> Result<Self> {
-        let (driver, length) = (&card.driver, size_of_val(numbers));
+    /// When the device has no memory left.
+    pub fn holding(device: &'static CudaDevice, values: &[f16]) -> Result<Self> {
+        let (driver, length) = (device.driver, size_of_val(values));
         let mut address = 0;
-        card.enter()?;
-        // SAFETY: as in `Card::open`.
+        device.enter()?;
+        // SAFETY: as in `CudaDevice::open`.
         driver.check("taking memory of the card", unsafe { (driver.allocate)(&mut address, length) })?;
-        let memory = Self { card, address };
-        // SAFETY: both places are as long as is said, the card's was just allocated.
-        let status = unsafe { (driver.copy_to_device)(address, numbers.as_ptr().cast(), length) };
+        let memory = Self { device, address };
+        // SAFETY: both places are as long as is said, the device's was just allocated.
+        let status = unsafe { (driver.copy_to_device)(address, values.as_ptr().cast(), length) };
         driver.check("copying to the card", status)?;
         // SAFETY: null is the stream that copies go by. ONNX Runtime's streams do not wait for it by themselves.
         driver.check("copying to the card", unsafe { (driver.wait)(null_mut()) })?;
         Ok(memory)
     }
 
-    /// Where it lies, as the card counts.
+    /// Its address on the device.
     pub fn address(&self) -> *mut c_void {
         std::ptr::with_exposed_provenance_mut(self.address as usize)
     }
@@ -312,15 +312,15 @@ impl DeviceMemory {
 
 impl Drop for DeviceMemory {
     fn drop(&mut self) {
-        // Where that fails there is no card any more, whose memory could be freed.
-        if self.card.enter().is_ok() {
+        // Where that fails there is no device any more, whose memory could be freed.
+        if self.device.enter().is_ok() {
             // SAFETY: the address came from the driver and is given back once. The driver waits for work that reads it.
-            unsafe { (self.card.driver.free)(self.address) };
+            unsafe { (self.device.driver.free)(self.address) };
         }
     }
 }
 
-impl Target for &'static Card {
+impl Target for &'static CudaDevice {
     type Program = Program;
 
     const PROVIDER: Option<&'static str> = Some("CUDAExecutionProvider");
@@ -361,12 +361,12 @@ impl Target for &'static Card {
 
 #[cfg(test)]
 mod tests {
-    use super::Card;
+    use super::CudaDevice;
 
     #[test]
     fn where_there_is_no_driver_the_kernels_say_so() {
-        match Card::with_kernels(0) {
-            Ok(card) => assert!(card.capability >= super::OLDEST),
+        match CudaDevice::with_kernels(0) {
+            Ok(device) => assert!(device.capability >= super::OLDEST),
             Err(e) => {
                 let message = e.to_string();
                 let reasons = ["the CUDA driver does not load: ", "CUDA error ", "it has compute capability "];

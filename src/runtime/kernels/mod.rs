@@ -19,7 +19,7 @@ use ort::operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorDom
 use ort::value::{DynTensorValueType, Shape, TensorElementType};
 
 use crate::error::Result;
-pub(crate) use driver::{Card, DeviceMemory};
+pub(crate) use driver::{CudaDevice, DeviceMemory};
 
 /// Where kernels run.
 trait Target: Clone + Send + Sync + 'static {
@@ -43,7 +43,7 @@ pub(crate) fn usable(device: i32, fused: Fused) -> (Fused, Option<String>) {
     if !fused.has_kernels() {
         return (fused, None);
     }
-    match Card::with_kernels(device).and_then(Card::too_large) {
+    match CudaDevice::with_kernels(device).and_then(CudaDevice::too_large) {
         Err(reason) => (fused.without_kernels(), Some(reason.to_string())),
         Ok(large) => {
             let rest = large.iter().fold(fused, |fused, (name, _)| fused.without_kernel(name));
@@ -57,7 +57,7 @@ pub(crate) fn usable(device: i32, fused: Fused) -> (Fused, Option<String>) {
 /// # Errors
 /// When the kernels do not run there, or ONNX Runtime does not take an operator.
 pub(crate) fn operators(device: i32) -> ort::Result<OperatorDomain> {
-    operators_on(Card::with_kernels(device).map_err(told)?)
+    operators_on(CudaDevice::with_kernels(device).map_err(told)?)
 }
 
 fn operators_on<T: Target>(target: T) -> ort::Result<OperatorDomain> {

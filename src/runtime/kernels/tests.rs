@@ -12,7 +12,7 @@ use ort::value::TensorRef;
 
 use super::{Target, operators_on};
 use crate::error::{Error, Result};
-use crate::runtime::network::Runtime;
+use crate::runtime::Runtime;
 use crate::sync::lock;
 
 /// One launch: kernel, variant, blocks, parameters.

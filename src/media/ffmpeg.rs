@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::thread::JoinHandle;
 
-use motionclone::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The environment variable that names the ffmpeg to use.
 pub const VARIABLE: &str = "MOTIONCLONE_FFMPEG";
@@ -72,6 +72,7 @@ pub fn literal(path: &Path) -> OsString {
 
 /// A running ffmpeg whose log is gathered beside; killed when dropped before [`Running::finish`].
 pub struct Running {
+    /// The process.
     pub child: Child,
     log: Option<JoinHandle<Option<String>>>,
 }

@@ -1,0 +1,140 @@
+//! The ONNX Runtime library: finding it, and loading it once for the process.
+
+use std::path::{Path, PathBuf};
+
+use once_cell::sync::OnceCell;
+use ort::environment::GlobalThreadPoolOptions;
+use ort::ep;
+use ort::session::Session;
+use ort::session::builder::SessionBuilder;
+
+use super::statics;
+use super::telemetry::TelemetryOff;
+use crate::error::{Error, Result};
+
+/// The loaded library. A process has one; it stays until the process ends, because ONNX Runtime does not survive being
+/// torn down and set up again.
+#[derive(Debug)]
+pub struct Runtime {
+    environment: ort::environment::Environment,
+    library: PathBuf,
+}
+
+static RUNTIME: OnceCell<Runtime> = OnceCell::new();
+
+/// The environment variable that names the ONNX Runtime library.
+pub const LIBRARY_VARIABLE: &str = "MOTIONCLONE_ONNXRUNTIME";
+
+#[cfg(target_os = "windows")]
+const LIBRARY_NAMES: &[&str] = &["onnxruntime.dll"];
+#[cfg(target_os = "macos")]
+const LIBRARY_NAMES: &[&str] = &["libonnxruntime.dylib"];
+#[cfg(not(any(target_os = "windows", target_os = "macos")))]
+const LIBRARY_NAMES: &[&str] = &["libonnxruntime.so", "libonnxruntime.so.1"];
+
+impl Runtime {
+    /// Loads ONNX Runtime once for the process, from `library`, or the file named by [`LIBRARY_VARIABLE`], or the folder
+    /// of this shared library or program, or `lib` beside the program's folder. The host's search path is never used,
+    /// and another ONNX Runtime in the process stays apart, because its symbols are looked up in this file alone.
+    ///
+    /// # Errors
+    /// When no library is found, it cannot be loaded, or it is too old.
+    pub fn load(library: Option<&Path>) -> Result<&'static Self> {
+        RUNTIME.get_or_try_init(|| Self::load_first(library))
+    }
+
+    fn load_first(library: Option<&Path>) -> Result<Self> {
+        let library = find_library(library)?;
+        let failed =
+            |e: &dyn std::fmt::Display| Error::input(format!("cannot load ONNX Runtime: {e}")).with_path(&library);
+        // The library decides as it sets itself up; what `with_telemetry` says comes behind that.
+        let _off = TelemetryOff::new();
+        let environment = ort::init_from(&library).map_err(|e| failed(&e))?;
+        statics::keep(&library);
+        let pool = GlobalThreadPoolOptions::default().with_spin_control(false).map_err(|e| failed(&e))?;
+        let environment = environment
+            .with_name("motionclone")
+            .with_telemetry(false)
+            // One pool for all networks, since idle threads of one would be in the way of the next; and threads that wait
+            // sleep, since the program that hosts this library needs the cores too.
+            .with_global_thread_pool(pool)
+            .build()
+            .map_err(|e| failed(&e))?;
+        Ok(Self { environment, library })
+    }
+
+    /// The library's file.
+    pub fn library(&self) -> &Path {
+        &self.library
+    }
+
+    /// Whether this build of the library can use CUDA. Whether a device works shows when an engine is opened on it.
+    pub fn has_cuda(&self) -> bool {
+        <ep::CUDA as ep::ExecutionProvider>::is_available().unwrap_or(false)
+    }
+
+    pub(crate) fn session_builder(&self) -> ort::Result<SessionBuilder> {
+        Session::builder(&self.environment)
+    }
+
+    /// What the library says of itself: version and build.
+    pub fn build_info(&self) -> &'static str {
+        ort::info()
+    }
+}
+
+fn find_library(given: Option<&Path>) -> Result<PathBuf> {
+    let absolute = |path: &Path| std::path::absolute(path).map_err(|e| Error::io(path, e));
+    let configured = given.map(Path::to_path_buf).or_else(|| std::env::var_os(LIBRARY_VARIABLE).map(PathBuf::from));
+    if let Some(path) = configured {
+        if !path.is_file() {
+            return Err(Error::input("no ONNX Runtime library there").with_path(&path));
+        }
+        return absolute(&path);
+    }
+    let mut folders = own_folders();
+    folders.extend(folders.last().map(|program| program.with_file_name("lib")));
+    let files = folders.iter().flat_map(|folder| LIBRARY_NAMES.iter().map(|name| folder.join(name)));
+    if let Some(path) = files.into_iter().find(|path| path.is_file()) {
+        return absolute(&path);
+    }
+    folders.dedup();
+    let folders: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
+    Err(Error::input(format!(
+        "no ONNX Runtime: put {} into one of {}, or name it in {LIBRARY_VARIABLE}",
+        LIBRARY_NAMES[0],
+        folders.join(", ")
+    )))
+}
+
+/// The folders of this shared library and of the program, the program's last.
+pub(crate) fn own_folders() -> Vec<PathBuf> {
+    let program = std::env::current_exe().ok().and_then(|program| program.parent().map(Path::to_path_buf));
+    own_folder().into_iter().chain(program).collect()
+}
+
+/// The folder of the file that this code was loaded from: the shared library, or the program that it is linked into.
+#[cfg(unix)]
+fn own_folder() -> Option<PathBuf> {
+    use std::ffi::{CStr, OsStr};
+    use std::os::unix::ffi::OsStrExt;
+
+    let mut info = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: the address is one of this library's code, and the answer is written into a structure of ours.
+    let found = unsafe { libc::dladdr(own_folder as *const libc::c_void, info.as_mut_ptr()) };
+    // SAFETY: all zero is a valid answer, too, and nothing else was written but by `dladdr`.
+    let name = unsafe { info.assume_init() }.dli_fname;
+    if found == 0 || name.is_null() {
+        return None;
+    }
+    // SAFETY: the loader keeps the name as long as the library is loaded, which it is while this runs.
+    let path = PathBuf::from(OsStr::from_bytes(unsafe { CStr::from_ptr(name) }.to_bytes()));
+    // For a program this is the word that it was called by; without a folder, it says nothing of where the program lies.
+    path.parent().filter(|folder| !folder.as_os_str().is_empty())?;
+    path.canonicalize().ok()?.parent().map(Path::to_path_buf)
+}
+
+#[cfg(not(unix))]
+fn own_folder() -> Option<PathBuf> {
+    None
+}
