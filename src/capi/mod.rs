@@ -9,6 +9,7 @@
 #![allow(clippy::missing_safety_doc)]
 
 mod boundary;
+mod describe;
 mod exit;
 mod floating_point;
 mod frames;
@@ -29,6 +30,7 @@ use motionclone_onnx::model::config::ControlKind;
 use self::boundary::{
     Failure, call, call_anywhere, check_size, copy_text, give, initialise, path, pointer, read, sized, text,
 };
+pub use self::describe::*;
 use self::frames::View;
 use self::handles::Table;
 pub use self::types::*;
@@ -38,7 +40,7 @@ use crate::job::Stage;
 use crate::media::frames::Frames;
 use crate::motion::Motion;
 use crate::runtime::{Device, Runtime};
-use crate::settings::{Control, Settings};
+use crate::settings::{Control, Model, Settings};
 
 static OBJECTS: LazyLock<Table> = LazyLock::new(Table::default);
 
@@ -86,33 +88,7 @@ fn small(value: usize) -> u32 {
 unsafe fn settings_of(engine: &Worker, host: *const HostSettings) -> Result<Settings, Failure> {
     // SAFETY: the caller's promise, here and below.
     let host = unsafe { read(host, "settings") }?;
-    let mut settings = Settings::new(&engine.manifest.defaults, "");
-    unsafe {
-        settings.prompt = text(host.prompt, "prompt")?.unwrap_or_default().into();
-        if let Some(negative) = text(host.negative_prompt, "negative_prompt")? {
-            settings.negative_prompt = negative.into();
-        }
-        if let Some(blocks) = text(host.blocks, "blocks")? {
-            settings.blocks = blocks.split(',').map(|block| block.trim().to_string()).collect();
-        }
-    }
-    settings.seed = host.seed;
-    for (to, from) in [
-        (&mut settings.width, host.width),
-        (&mut settings.height, host.height),
-        (&mut settings.frames, host.frames),
-        (&mut settings.steps, host.steps),
-        (&mut settings.guidance_steps, host.guidance_steps),
-        (&mut settings.warm_up, host.warm_up),
-        (&mut settings.cool_up, host.cool_up),
-        (&mut settings.noise_step, host.noise_step),
-        (&mut settings.top_k, host.top_k),
-    ] {
-        *to = from as usize;
-    }
-    (settings.guidance_scale, settings.motion_weight, settings.cfg) =
-        (host.guidance_scale, host.motion_weight, host.cfg);
-    settings.control_scale = host.image_scale;
+    let mut settings = unsafe { describe::take_settings(&host, &Model::from(&engine.manifest)) }?;
     let kind = match host.image_kind {
         0 => ControlKind::Rgb,
         1 => ControlKind::Scribble,
@@ -362,32 +338,9 @@ pub unsafe extern "C" fn motionclone_settings_init(
         pointer(settings, "settings")?;
         check_size::<HostSettings>(struct_size, "settings")?;
         let engine = OBJECTS.get::<Worker>(engine)?;
-        let defaults = &engine.manifest.defaults;
-        let own = Settings::new(defaults, "");
-        let value = HostSettings {
-            struct_size,
-            prompt: ptr::null(),
-            negative_prompt: ptr::null(),
-            blocks: ptr::null(),
-            images: ptr::null(),
-            image_count: 0,
-            image_kind: ImageKind::Picture as u32,
-            image_scale: defaults.control_scale,
-            seed: own.seed,
-            width: small(own.width),
-            height: small(own.height),
-            frames: small(own.frames),
-            steps: small(own.steps),
-            guidance_steps: small(own.guidance_steps),
-            warm_up: small(own.warm_up),
-            cool_up: small(own.cool_up),
-            noise_step: small(own.noise_step),
-            top_k: small(own.top_k),
-            reserved: 0,
-            guidance_scale: own.guidance_scale,
-            motion_weight: own.motion_weight,
-            cfg: own.cfg,
-        };
+        let own = Settings::new(&engine.manifest.defaults, "");
+        let mut value = HostSettings { struct_size, ..describe::empty() };
+        describe::give_settings(&mut value, &own);
         // SAFETY: the pointer is one to a structure of that size, says the header.
         unsafe { initialise(settings, struct_size, "settings", value) }
     })

@@ -11,14 +11,18 @@ use crate::error::{Error, Result};
 use crate::media::frames::Frames;
 use crate::random::{CpuGenerator, CudaGenerator};
 
+mod choices;
 mod frame_rate;
 mod quality;
+mod setting;
 mod table;
 mod value;
 
+pub use choices::Choices;
 pub use frame_rate::FrameRate;
 pub use quality::Quality;
-pub use table::{Choices, Description, Range, Setting, Settings, named, settings};
+pub use setting::{Description, Model, Range, Setting};
+pub use table::{Settings, named, settings};
 pub use value::{Kind, Value};
 
 /// The seed of the published text-to-video scripts.
@@ -90,9 +94,10 @@ impl Settings {
     /// The first value that is out of range, with what is allowed.
     pub fn check(&self, manifest: &Manifest) -> Result<()> {
         let fail = |message: String| Err(Error::input(message));
+        let model = Model::from(manifest);
         for setting in settings() {
             if let Some(value) = setting.get(self) {
-                setting.check(&value, manifest)?;
+                setting.check(&value, &model)?;
             }
         }
         if self.guidance_steps > self.steps {

@@ -1,8 +1,8 @@
 //! Qualities: how many steps of the model's own a clone takes, and what that makes of the steps that are guided.
 
-use motionclone_onnx::manifest::{Defaults, Manifest};
+use motionclone_onnx::manifest::Defaults;
 
-use super::Settings;
+use super::{Model, Settings};
 
 /// A compromise between time and quality, in steps of the model's own: a lower one never takes longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -33,12 +33,12 @@ impl Quality {
     }
 
     /// Denoising steps with a model.
-    pub fn steps(self, manifest: &Manifest) -> usize {
-        let own = manifest.defaults.steps;
+    pub fn steps(self, model: &Model) -> usize {
+        let own = model.defaults.steps;
         match self {
             Self::Draft => own.saturating_mul(2).div_ceil(5),
             Self::Standard => own,
-            Self::Best => own.saturating_mul(2).min(manifest.schedule.train_steps).max(own),
+            Self::Best => own.saturating_mul(2).min(model.train_steps).max(own),
         }
     }
 }
@@ -63,6 +63,8 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+
+    use motionclone_onnx::manifest::Manifest;
 
     use super::*;
 
@@ -98,7 +100,7 @@ mod tests {
         for steps in (1..=60_usize).chain([100, 300, 501, 999, 1000]) {
             for guidance in [0, 1, steps / 3, steps / 2, steps.saturating_sub(1), steps] {
                 let manifest = manifest(steps, guidance, guidance / 3);
-                let of = |quality: Quality| shares(&manifest, quality.steps(&manifest));
+                let of = |quality: Quality| shares(&manifest, quality.steps(&Model::from(&manifest)));
                 let [draft, standard, best] = Quality::ALL.map(of);
                 assert_eq!(standard, [steps, guidance, guidance / 3, guidance / 3]);
                 for (lower, higher) in [(draft, standard), (standard, best)] {
@@ -106,7 +108,7 @@ mod tests {
                 }
                 for quality in Quality::ALL {
                     let mut settings = Settings::new(&manifest.defaults, "");
-                    settings.set_steps(quality.steps(&manifest), &manifest.defaults);
+                    settings.set_steps(quality.steps(&Model::from(&manifest)), &manifest.defaults);
                     settings.check(&manifest).expect("every quality of a sound model is sound");
                 }
             }

@@ -10,7 +10,7 @@ use motionclone::onnx::checkpoint::Precision;
 use motionclone::onnx::manifest::{Defaults, Manifest};
 use motionclone::onnx::model::config::ControlKind;
 use motionclone::runtime::Device;
-use motionclone::settings::{Choices, Control, FrameRate, Settings};
+use motionclone::settings::{Choices, Control, FrameRate, Model, Settings};
 use motionclone::{Error, Result};
 
 use crate::flags::SettingArgs;
@@ -336,7 +336,7 @@ impl CloneClip {
 }
 
 fn checked(choices: &Choices, manifest: &Manifest, control: &ControlArgs) -> Result<Settings> {
-    let settings = choices.settings(manifest, control.control()?)?;
+    let settings = choices.settings(&Model::from(manifest), control.control()?)?;
     settings.check(manifest)?;
     Ok(settings)
 }

@@ -12,7 +12,7 @@ use motionclone::motion::Motion;
 use motionclone::onnx::checkpoint::{self, ImportOptions};
 use motionclone::onnx::manifest::Manifest;
 use motionclone::pipeline::preview;
-use motionclone::settings::{self, Choices, Description, FrameRate, Kind, Setting, Settings, Value};
+use motionclone::settings::{self, Choices, Description, FrameRate, Kind, Model, Setting, Settings, Value};
 use motionclone::{Error, Result};
 
 use crate::args::{CloneClip, Export, Extract, Import, Run, ShowSettings};
@@ -115,12 +115,12 @@ pub fn export(args: &Export, work: &mut Work) -> Result<()> {
 
 /// Prints the table of settings with a model's own values.
 pub fn settings(args: &ShowSettings) -> Result<()> {
-    let manifest = Manifest::read(&args.bundle.folder()?)?;
+    let model = Model::from(&Manifest::read(&args.bundle.folder()?)?);
     let text = if args.json {
-        let described: Vec<Description> = settings::settings().map(|setting| setting.describe(&manifest)).collect();
+        let described: Vec<Description> = settings::settings().map(|setting| setting.describe(&model)).collect();
         serde_json::to_string_pretty(&described).map_err(|e| Error::failure(e.to_string()))? + "\n"
     } else {
-        settings::settings().map(|setting| shown(setting, &manifest)).collect()
+        settings::settings().map(|setting| shown(setting, &model)).collect()
     };
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         // Nobody reads on.
@@ -132,15 +132,15 @@ pub fn settings(args: &ShowSettings) -> Result<()> {
 }
 
 /// A setting for people.
-fn shown(setting: &Setting, manifest: &Manifest) -> String {
+fn shown(setting: &Setting, model: &Model) -> String {
     let range = match setting.kind {
-        Kind::Integer | Kind::Number => setting.range(manifest).to_string(),
+        Kind::Integer | Kind::Number => setting.range(model).to_string(),
         Kind::Seed => "a whole number, or -1 to draw one".into(),
         Kind::Text => "a text".into(),
         Kind::Choice(names) => names.join(", "),
         Kind::List => "names with commas between".into(),
     };
-    let own = match setting.default(manifest) {
+    let own = match setting.default(model) {
         Value::List(names) => names.join(","),
         Value::Text(text) if setting.kind != Kind::Text => text,
         value => serde_json::json!(value).to_string(),

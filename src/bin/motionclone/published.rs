@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use motionclone::media::frames::Frames;
 use motionclone::onnx::manifest::Manifest;
 use motionclone::onnx::model::config::ControlKind;
-use motionclone::settings::{Choices, Control, Settings, Value, named, settings};
+use motionclone::settings::{Choices, Control, Model, Settings, Value, named, settings};
 use motionclone::{Error, Result};
 use serde::Deserialize;
 use serde::de::{self, DeserializeOwned, Deserializer, MapAccess, Visitor};
@@ -182,7 +182,7 @@ impl Configuration {
             }
         }
         let negative = choices.get("negative_prompt").is_some();
-        let settings = choices.settings(manifest, control)?;
+        let settings = choices.settings(&Model::from(manifest), control)?;
         // The published code has no negative prompt where the file has none.
         let negative_prompt = if negative { settings.negative_prompt } else { String::new() };
         Ok(Settings { prompt, negative_prompt, ..settings })
