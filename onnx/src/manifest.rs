@@ -17,7 +17,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::model::config::{ControlConfig, ControlKind, TextConfig, UnetConfig, VaeConfig};
-use crate::{Error, Result, unfinished};
+use crate::unfinished::Unfinished;
+use crate::{Error, Result};
 
 /// The format this library writes and the newest it reads.
 pub const FORMAT: u32 = 1;
@@ -53,6 +54,9 @@ pub struct Manifest {
     pub schedule: ScheduleConfig,
     /// What a run uses where the user says nothing.
     pub defaults: Defaults,
+    /// The words that the model knows, where these are few; empty for a model of everything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vocabulary: Vec<String>,
     /// Linear map from scaled latents to colours, for previews; fitted from the VAE at import.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preview: Option<PreviewMap>,
@@ -229,9 +233,7 @@ impl Manifest {
         let path = bundle.join(MANIFEST_FILE);
         let mut text = serde_json::to_string_pretty(self).map_err(|e| Error::failure(e.to_string()))?;
         text.push('\n');
-        let mut file = unfinished::file(&path).map_err(|e| Error::io(&path, e))?;
-        std::io::Write::write_all(&mut file, text.as_bytes()).map_err(|e| Error::io(&path, e))?;
-        file.persist(&path).map_err(|e| Error::io(&path, e.error))?;
-        Ok(())
+        let file = Unfinished::file(&path).map_err(|e| Error::io(&path, e))?;
+        std::fs::write(file.path(), text).and_then(|()| file.finish()).map_err(|e| Error::io(&path, e))
     }
 }

@@ -7,13 +7,12 @@
 pub mod guidance;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io::Write;
 use std::path::Path;
 
 use motionclone_onnx::manifest::Manifest;
 use motionclone_onnx::model::config::ControlKind;
 use motionclone_onnx::model::unet3d;
-use motionclone_onnx::unfinished;
+use motionclone_onnx::unfinished::Unfinished;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
@@ -201,12 +200,16 @@ struct Format {
     format: u32,
 }
 
-/// A clip's motion: one sparse map per guided temporal attention.
+/// The motion of the frames that the UNet reads at once: one sparse map per guided temporal attention, by the attention
+/// module's name, such as
+/// `up_blocks.1.motion_modules.0.temporal_transformer.transformer_blocks.0.attention_blocks.0`.
+pub type MotionMaps = BTreeMap<String, SparseAttention>;
+
+/// A clip's motion.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Motion {
-    /// Maps by the attention module's name, such as
-    /// `up_blocks.1.motion_modules.0.temporal_transformer.transformer_blocks.0.attention_blocks.0`.
-    pub maps: BTreeMap<String, SparseAttention>,
+    /// Its attention.
+    pub maps: MotionMaps,
     /// How it was extracted.
     pub info: MotionInfo,
 }
@@ -239,10 +242,8 @@ impl Motion {
             views.into_iter().map(|(name, view)| Ok((name, view.map_err(fail)?))).collect::<Result<_>>()?;
         let bytes = safetensors::serialize(views, Some(metadata)).map_err(fail)?;
 
-        let mut file = unfinished::file(path).map_err(|e| Error::io(path, e))?;
-        file.write_all(&bytes).map_err(|e| Error::io(path, e))?;
-        file.persist(path).map_err(|e| Error::io(path, e.error))?;
-        Ok(())
+        let file = Unfinished::file(path).map_err(|e| Error::io(path, e))?;
+        std::fs::write(file.path(), bytes).and_then(|()| file.finish()).map_err(|e| Error::io(path, e))
     }
 
     /// Reads a motion file and checks all that it says.

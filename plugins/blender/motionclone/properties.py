@@ -1,7 +1,4 @@
-"""What the user sets: in the scene, saved with the file, and in the preferences."""
-
-import os
-from pathlib import Path
+"""The settings of a clone: in the scene, saved with the file."""
 
 import bpy
 from bpy.props import EnumProperty, FloatProperty, IntProperty, PointerProperty, StringProperty
@@ -70,67 +67,3 @@ class MOTIONCLONE_settings(bpy.types.PropertyGroup):
     folder: StringProperty(
         name="Folder", subtype="DIR_PATH", description="Gets the new clips; motionclone beside the file when empty"
     )
-
-
-class MOTIONCLONE_preferences(bpy.types.AddonPreferences):
-    bl_idname = __package__
-
-    bundle: StringProperty(
-        name="Bundle",
-        subtype="DIR_PATH",
-        description="The folder of the model, made by `motionclone import`; the small model of the extension when empty",
-    )
-    device: EnumProperty(
-        name="Device",
-        items=[
-            ("AUTO", "Automatic", "The first NVIDIA GPU that works, otherwise the CPU"),
-            ("CPU", "CPU", "The processor"),
-            ("CUDA", "CUDA", "An NVIDIA GPU"),
-        ],
-    )
-    device_number: IntProperty(name="GPU", min=0, max=63, description="Which of several NVIDIA GPUs")
-    library: StringProperty(
-        name="Library", subtype="FILE_PATH", description="The motionclone library; that of the extension when empty"
-    )
-    onnxruntime: StringProperty(
-        name="ONNX Runtime",
-        subtype="FILE_PATH",
-        description="The ONNX Runtime library; the one beside the motionclone library when empty",
-    )
-    motions: StringProperty(
-        name="Motions", subtype="DIR_PATH", description="The motion library; in Blender's own data folder when empty"
-    )
-
-    def draw(self, _context):
-        from . import jobs
-
-        layout = self.layout
-        for name in ("bundle", "device", "device_number", "library", "onnxruntime", "motions"):
-            if name != "device_number" or self.device == "CUDA":
-                layout.prop(self, name)
-        layout.operator("motionclone.test")
-        for line in jobs.session.found if jobs.session else ():
-            layout.label(text=line)
-
-
-def preferences(context):
-    return context.preferences.addons[__package__].preferences
-
-
-def place(context):
-    """Where the work is done."""
-    from .session import Place
-
-    chosen = preferences(context)
-    absolute = {
-        name: bpy.path.abspath(getattr(chosen, name)) if getattr(chosen, name) else ""
-        for name in ("bundle", "library", "onnxruntime")
-    }
-    return Place(device=chosen.device, device_number=chosen.device_number, **absolute)
-
-
-def motions_folder(context):
-    chosen = preferences(context).motions
-    if chosen:
-        return Path(bpy.path.abspath(chosen))
-    return Path(bpy.utils.user_resource("DATAFILES", path=os.path.join("motionclone", "motions")))

@@ -5,21 +5,20 @@ worker thread, and bpy must not be called from there. Blender asks `Session.poll
 """
 
 import json
-import os
-import shutil
-import tempfile
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import library, png
+from . import library, png, results
+from .worker import Worker
 
 # The small model that comes with the extension, for when no bundle is chosen.
 EMBEDDED = Path(__file__).parent / "bundle"
 # How much of the model's denoising steps a quality preset takes.
 QUALITIES = {"DRAFT": 0.25, "BALANCED": 0.5, "FULL": 1.0}
+# Seconds that Blender waits at its end, or when the extension is disabled.
+CLOSING_LIMIT = 5.0
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,7 @@ class Request:
     motion: str = ""  # file to clone from in place of a reference
     images: library.Images | None = None
     folder: Path | None = None  # that gets the results
+    fallbacks: tuple = ()  # folders for when that one fails in the end
     name: str = "clone"
     thumbnail: library.Clip | None = None  # of an extraction
     info: dict = field(default_factory=dict)
@@ -94,6 +94,9 @@ class Job:
         # For whoever takes the frames and draws the preview.
         self.gathering, self.drawn = None, 0
         self.files, self.used = [], {}
+        self.note = ""  # where the files are, when that is not the folder of the request
+        # Whether there is a result that could not be written anywhere; it is kept in memory.
+        self.unsaved = False
         self.started = time.monotonic()
         self.cancelled = threading.Event()
         self._work = self._native = self._next = None
@@ -122,9 +125,13 @@ class Job:
         self.gathering = None
         # Frames are large, and the job stays in the panel's list.
         self.request.reference = self.request.images = None
-        if self._native:
-            self._native.close()
-            self._native = None
+        if not self.unsaved:
+            self._release()
+
+    def _release(self):
+        native, self._native = self._native, None
+        if native:
+            native.close()
 
 
 class Session:
@@ -135,7 +142,7 @@ class Session:
         self.warning = ""  # the last one of the library
         self.found = []  # what the last examination found
         self._examination, self._added = None, 0
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="motionclone")
+        self._worker = Worker("motionclone")
         self._engines = {}
         self._defaults = {}
 
@@ -185,21 +192,30 @@ class Session:
                     ended.append(job)
         return ended
 
+    def save(self, job, folder):
+        """Tries again to write a result that could not be written."""
+        job.request.folder, job.unsaved = folder, False
+        job.state, job.message = "RUNNING", "Writing files"
+        job.cancelled.clear()
+        job._work, job._next = self._worker.submit(self._write, job), lambda job: job._end("DONE", "Done")
+
     def clear(self):
-        """Forgets the jobs that have ended."""
+        """Forgets the jobs that have ended, with results that were not written."""
+        for job in self.jobs:
+            if job.ended:
+                job._release()
         self.jobs = [job for job in self.jobs if not job.ended]
 
-    def close(self):
-        """Cancels everything and waits for the threads, no longer than a step."""
+    def close(self, limit=CLOSING_LIMIT):
+        """Cancels everything. A step of the library may take minutes, so it is waited for up to `limit` seconds; says
+        whether all has ended. What has not is ended by its own thread, which nobody waits for."""
         for job in self.jobs:
             job.cancel()
-        self._worker.shutdown(wait=True, cancel_futures=True)
+        ended = self._worker.close(self._close, limit)
         for job in self.jobs:
             if not job.ended:
-                job._end("CANCELLED", "Cancelled")
-        for engine in self._engines.values():
-            engine.close()
-        self._engines.clear()
+                job.state, job.message = "CANCELLED", "Cancelled"
+        return ended
 
     def _advance(self, job):
         if job._work:
@@ -236,6 +252,13 @@ class Session:
         job.wants_frames = True
 
     # On the worker thread, below.
+
+    def _close(self):
+        """Destroys what the library holds. A job's end is waited for by its engine."""
+        for job in self.jobs:
+            job._release()
+        while self._engines:
+            self._engines.popitem()[1].close()
 
     def _engine(self, place):
         """The engine for a place. Those of other places are given up once nothing uses them."""
@@ -292,27 +315,25 @@ class Session:
             job._native.cancel()
 
     def _write(self, job):
-        """Writes the results into a folder of their own, which is there whole or not at all."""
-        request = job.request
-        if request.kind == "EXTRACT":
-            parts = self._motion_files(job)
-        else:
-            parts = self._frame_files(job)
-        request.folder.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=request.folder))
-        try:
-            names = []
-            for name, write in parts:
+        """Writes the results into the request's folder, else into one of the fallbacks. Where that fails, too, they are
+        kept in memory: what is finished is not lost to a full disk."""
+        request, failures = job.request, []
+        make = self._motion_files if request.kind == "EXTRACT" else self._frame_files
+        for folder in (request.folder, *request.fallbacks):
+            try:
+                job.files = results.write(folder, request.name, _until_cancelled(job, make(job)))
+            except (OSError, library.LibraryError) as error:
                 if job.cancelled.is_set():
-                    raise library.LibraryError("Cancelled", library.CANCELLED)
-                write(unfinished / name)
-                names.append(name)
-            os.chmod(unfinished, 0o755)
-            folder = claim(request.folder, request.name, unfinished)
-        except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            raise
-        job.files = [folder / name for name in names]
+                    raise
+                failures.append(f"{folder} could not be written ({results.reason(error)})")
+                continue
+            if failures:
+                job.note = f"{failures[0]}, so the result is in {job.files[0].parent}"
+            return
+        job.unsaved = True
+        raise results.ResultsError(
+            f"The result is finished, but {', and '.join(failures)}. Make room or choose another folder, and press Save."
+        )
 
     def _frame_files(self, job):
         clip, used = job._native.frames(), job.used
@@ -353,18 +374,8 @@ def small(clip, side=128):
     return library.Clip(bytearray().join(rows), 1, len(rows[0]) // 3, len(rows))
 
 
-def claim(parent, name, unfinished):
-    """Renames a finished folder to `name`, with a number behind it that no other folder has."""
-    for number in range(1, 10000):
-        folder = parent / f"{name}-{number:03}"
-        if folder.exists():
-            continue
-        try:
-            os.rename(unfinished, folder)
-        except OSError:
-            # Another program took the name in the meantime.
-            if folder.exists():
-                continue
-            raise
-        return folder
-    raise OSError(f"{parent} has too many results of the name {name}: choose another folder")
+def _until_cancelled(job, parts):
+    for part in parts:
+        if job.cancelled.is_set():
+            raise library.LibraryError("Cancelled", library.CANCELLED)
+        yield part

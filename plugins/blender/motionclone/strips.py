@@ -4,6 +4,7 @@ Names that differ between Blender 4.2 and 5 are looked up with hasattr, never by
 Modules that take long to import are imported where they are used: Blender's start does not wait for them.
 """
 
+import os
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -75,14 +76,55 @@ def reference(scene, name):
         raise StripError(f"{strip.name} is a sound: select a strip with a picture.")
     if length(strip) < 2:
         raise StripError(f"{strip.name} is one frame long, and motion needs at least two.")
+    if scene.library:
+        raise StripError(f"The scene {scene.name} is linked from another file, so it takes no new strips.")
     return strip
 
 
 def spread(first, last, count):
-    """`count` frames, evenly from the first to the last."""
+    """`count` frames, evenly from the first to the last: those that the library takes of a clip."""
     if count == 1:
         return [first]
-    return [first + round((last - first) * index / (count - 1)) for index in range(count)]
+    # As the library counts: numpy's linspace, cut off to whole numbers, with the last one exact.
+    step = (last - first) / (count - 1)
+    return [first + int(index * step) for index in range(count - 1)] + [last]
+
+
+def missing_file(scene, strip, numbers):
+    """A media file that a strip shows at one of those frames of the timeline and that is not there, behind the name of
+    the strip that it belongs to; or None.
+
+    Blender draws such a strip as if nothing were wrong.
+    """
+    path = lambda text: bpy.path.abspath(text, library=scene.library)
+    files = []
+    if strip.type == "MOVIE":
+        files = [path(strip.filepath)]
+    elif strip.type == "IMAGE":
+        shown = (strip.strip_elem_from_frame(number) for number in numbers)
+        names = dict.fromkeys(element.filename for element in shown if element)
+        files = [os.path.join(path(strip.directory), name) for name in names]
+    elif strip.type == "MOVIECLIP" and strip.clip:
+        files = [path(strip.clip.filepath)]
+        files = files if strip.clip.source == "MOVIE" else []
+    missing = next((file for file in files if not os.path.isfile(file)), None)
+    if missing:
+        return strip.name, missing
+    inputs = [getattr(strip, name, None) for name in ("input_1", "input_2")]
+    if strip.type == "META":
+        inputs = collection(strip)
+    for below in filter(None, inputs):
+        covered = [number for number in numbers if start(below) <= number < end(below)]
+        if covered and below.type not in SILENT and (missing := missing_file(scene, below, covered)):
+            return missing
+    return None
+
+
+def check_media(scene, strip, numbers):
+    """Complains of media that are offline."""
+    missing = missing_file(scene, strip, numbers)
+    if missing:
+        raise StripError("{} is offline: there is no file {}.".format(*missing))
 
 
 def _animated(scene, strip):
@@ -204,7 +246,11 @@ def image_clip(image):
         raise StripError(f"The image {image.name} has no pixels of colour: choose another one.")
     pixels = np.empty(width * height * 4, np.float32)
     image.pixels.foreach_get(pixels)
-    colour = pixels.reshape(height, width, 4)[::-1, :, :3].clip(0, 1)
+    pixels = pixels.reshape(height, width, 4)[::-1]
+    colour = pixels[..., :3].clip(0, 1)
+    if image.alpha_mode == "STRAIGHT" and not image.is_float:
+        # Over black, as in the sequencer, so that hidden colour does not count. Float images are premultiplied.
+        colour = colour * pixels[..., 3:].clip(0, 1)
     if image.is_float:
         # Float images are in linear light.
         colour = np.where(colour <= 0.0031308, colour * 12.92, 1.055 * colour ** (1 / 2.4) - 0.055)

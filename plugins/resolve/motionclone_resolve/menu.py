@@ -4,7 +4,7 @@ import os
 import traceback
 from contextlib import contextmanager
 
-from . import clone, preferences
+from . import clone, preferences, programs
 from .form import Form
 from .job import QUALITIES, Job, settings_from
 from .problem import Cancelled, Problem
@@ -23,7 +23,7 @@ def main(resolve, form=None, dry_run=False, read=Timeline):
 @contextmanager
 def _clean_environment():
     """Keeps Resolve's own libraries, which break the browser, out of this process's environment for a while."""
-    before, clean = dict(os.environ), clone.environment()
+    before, clean = dict(os.environ), programs.environment()
     for variable in set(before) - set(clean):
         del os.environ[variable]
     os.environ.update(clean)

@@ -5,7 +5,8 @@ import os
 import sys
 import tempfile
 
-from .clone import find_program
+from .job import QUALITIES
+from .programs import find_program
 
 DEFAULTS = {
     "program": "",
@@ -50,6 +51,8 @@ def load():
     for key, default in DEFAULTS.items():
         if isinstance(kept, dict) and isinstance(kept.get(key), type(default)):
             choices[key] = kept[key]
+    if choices["quality"] not in QUALITIES:
+        choices["quality"] = DEFAULTS["quality"]
     choices["program"] = find_program(choices["program"])
     choices["folder"] = choices["folder"] or os.path.join(os.path.expanduser("~"), "Motion clones")
     return choices
