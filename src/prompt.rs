@@ -193,7 +193,14 @@ fn taken_as_words(text: &str, warnings: &mut Vec<String>) {
             text.split(open).skip(1).filter_map(|rest| rest.split(close).next().filter(|_| rest.contains(close)));
         inner.map(|inner| format!("{open}{inner}{close}")).find(|found| has(found))
     };
-    let switched = between('[', ']', &|found| found.contains(['|', ':']));
+    // The colon of a weight stands in round brackets.
+    let switched = between('[', ']', &|found| {
+        let mut depth = 0;
+        found.chars().any(|c| {
+            depth += i32::from(c == '(') - i32::from(c == ')');
+            depth <= 0 && matches!(c, '|' | ':')
+        })
+    });
     let chosen = between('{', '}', &|_| true);
     let wildcard = text.split("__").nth(1).filter(|name| !name.is_empty() && !name.contains(char::is_whitespace));
     let emphasis = text.split_whitespace().find(|word| {
@@ -203,7 +210,7 @@ fn taken_as_words(text: &str, warnings: &mut Vec<String>) {
     let both = text.split_whitespace().any(|word| word == "AND").then_some("AND");
     let found = [
         (switched, "switches words between steps"),
-        (chosen, "chooses one of several words"),
+        (chosen, "chooses or weighs words"),
         (wildcard.map(|name| format!("__{name}__")), "stands for words of a file"),
         (emphasis.map(String::from), "is a weight"),
         (both.map(String::from), "puts two prompts together"),
@@ -303,7 +310,7 @@ mod tests {
             ("a cat BREAK a dog", "a cat  a dog", "BREAK is left out"),
             ("[cat:dog:0.5]", "cat:dog:0.5", "[cat:dog:0.5] switches words"),
             ("a [cat|dog]", "a cat|dog", "[cat|dog] switches words"),
-            ("a {cat|dog}", "a {cat|dog}", "{cat|dog} chooses one"),
+            ("a {cat|dog}", "a {cat|dog}", "{cat|dog} chooses or weighs words"),
             ("a __animal__", "a __animal__", "__animal__ stands for words of a file"),
             ("cat++, dog", "cat++, dog", "cat++, is a weight"),
             ("a cat AND a dog", "a cat AND a dog", "AND puts two prompts together"),
@@ -314,6 +321,7 @@ mod tests {
             assert_eq!(read, words);
         }
         assert_eq!(Prompt::read("a <lora:a:1> b <lora:b:1>").warnings.len(), 2);
+        assert_eq!(Prompt::read("[(cat:1.2)] [a dog]").warnings, Vec::<String>::new());
     }
 
     #[test]

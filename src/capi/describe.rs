@@ -219,69 +219,68 @@ pub extern "C" fn motionclone_setting_count() -> u32 {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn motionclone_setting_info_init(info: *mut HostSettingInfo, struct_size: usize) -> Status {
     // SAFETY: the pointer is one to a structure of that size, says the header.
-    call_anywhere(|| unsafe { initialise(info, struct_size, "info", HostSettingInfo::empty()) })
+    call_anywhere(|| unsafe { initialise(info, struct_size, "info", empty_info()) })
 }
 
-impl HostSettingInfo {
-    fn empty() -> Self {
-        Self {
-            struct_size: size_of::<Self>(),
-            name: ptr::null(),
-            help: ptr::null(),
-            unit: ptr::null(),
-            since: ptr::null(),
-            choices: ptr::null(),
-            kind: SettingKind::Integer as u32,
-            advanced: 0,
-            changes_motion: 0,
-            identity: 0,
-            default_number: 0.0,
-            least: 0.0,
-            most: 0.0,
-            multiple_of: 0.0,
-            usual_least: 0.0,
-            usual_most: 0.0,
-        }
+fn empty_info() -> HostSettingInfo {
+    HostSettingInfo {
+        struct_size: size_of::<HostSettingInfo>(),
+        name: ptr::null(),
+        help: ptr::null(),
+        unit: ptr::null(),
+        since: ptr::null(),
+        choices: ptr::null(),
+        kind: SettingKind::Integer as u32,
+        advanced: 0,
+        changes_motion: 0,
+        identity: 0,
+        default_number: 0.0,
+        least: 0.0,
+        most: 0.0,
+        multiple_of: 0.0,
+        usual_least: 0.0,
+        usual_most: 0.0,
     }
+}
 
-    fn new(setting: &Setting, texts: &'static Texts, model: &Model) -> Self {
-        let kind = match setting.kind {
-            Kind::Integer => SettingKind::Integer,
-            Kind::Seed => SettingKind::Seed,
-            Kind::Number => SettingKind::Number,
-            Kind::Text => SettingKind::Text,
-            Kind::Choice(_) => SettingKind::Choice,
-            Kind::List => SettingKind::List,
-        };
-        let default_number = number_of(setting.kind, &setting.default(model)).unwrap_or(f64::NAN);
-        let (least, most, multiple_of) = match setting.kind {
-            Kind::Integer | Kind::Number => {
-                let range = setting.range(model);
-                (range.least, range.most, range.multiple_of as f64)
-            }
-            Kind::Choice(names) => (0.0, names.len().saturating_sub(1) as f64, 1.0),
-            Kind::Seed => (-1.0, u64::MAX as f64, 1.0),
-            Kind::Text | Kind::List => (f64::NAN, f64::NAN, 0.0),
-        };
-        let (usual_least, usual_most) = setting.usual.unwrap_or((least, most));
-        Self {
-            name: texts.name.as_ptr(),
-            help: texts.help.as_ptr(),
-            unit: texts.unit.as_ptr(),
-            since: texts.since.as_ptr(),
-            choices: texts.choices.as_ptr(),
-            kind: kind as u32,
-            advanced: u32::from(setting.advanced),
-            changes_motion: u32::from(setting.changes_motion),
-            identity: u32::from(setting.identity),
-            default_number,
-            least,
-            most,
-            multiple_of,
-            usual_least,
-            usual_most,
-            ..Self::empty()
+/// A setting with a model.
+fn info_of(setting: &Setting, texts: &'static Texts, model: &Model) -> HostSettingInfo {
+    let kind = match setting.kind {
+        Kind::Integer => SettingKind::Integer,
+        Kind::Seed => SettingKind::Seed,
+        Kind::Number => SettingKind::Number,
+        Kind::Text => SettingKind::Text,
+        Kind::Choice(_) => SettingKind::Choice,
+        Kind::List => SettingKind::List,
+    };
+    let default_number = number_of(setting.kind, &setting.default(model)).unwrap_or(f64::NAN);
+    let (least, most, multiple_of) = match setting.kind {
+        Kind::Integer | Kind::Number => {
+            let range = setting.range(model);
+            (range.least, range.most, range.multiple_of as f64)
         }
+        Kind::Choice(names) => (0.0, names.len().saturating_sub(1) as f64, 1.0),
+        Kind::Seed => (-1.0, u64::MAX as f64, 1.0),
+        Kind::Text | Kind::List => (f64::NAN, f64::NAN, 0.0),
+    };
+    let (usual_least, usual_most) = setting.usual.unwrap_or((least, most));
+    HostSettingInfo {
+        name: texts.name.as_ptr(),
+        help: texts.help.as_ptr(),
+        unit: texts.unit.as_ptr(),
+        since: texts.since.as_ptr(),
+        choices: texts.choices.as_ptr(),
+        kind: kind as u32,
+        advanced: u32::from(setting.advanced),
+        changes_motion: u32::from(setting.changes_motion),
+        identity: u32::from(setting.identity),
+        default_number,
+        least,
+        most,
+        multiple_of,
+        usual_least,
+        usual_most,
+        ..empty_info()
     }
 }
 
@@ -311,7 +310,7 @@ pub unsafe extern "C" fn motionclone_setting_describe(
             engine => Model::from(&OBJECTS.get::<Worker>(engine)?.manifest),
         };
         // SAFETY: as above, and the size is right.
-        unsafe { info.write(HostSettingInfo::new(setting, texts, &model)) };
+        unsafe { info.write(info_of(setting, texts, &model)) };
         Ok(())
     })
 }
