@@ -28,6 +28,9 @@ impl Frames {
     /// When the file cannot be read, is no image, or has a side above 16384 pixels.
     pub fn open_image(path: &Path) -> Result<Self> {
         let bad = |e: image::ImageError| match e {
+            image::ImageError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+                Error::input("the picture is cut off: it is damaged, or still being written").with_path(path)
+            }
             image::ImageError::IoError(e) => Error::io(path, e),
             e => Error::input(format!("not an image that can be read: {e}")).with_path(path),
         };
