@@ -638,9 +638,9 @@ class Media(Case):
             self.refused(bpy.ops.motionclone.clone, "film is offline", "film.mkv")
 
     def test_broken_media_are_refused(self):
-        self.movie()
-        (self.folder / "film.mkv").write_bytes(b"no movie" * 100)
-        self.refused(bpy.ops.motionclone.clone, "film cannot be read", "film.mkv")
+        (self.folder / "broken.mkv").write_bytes(b"no movie" * 100)
+        self.movie().filepath = str(self.folder / "broken.mkv")
+        self.refused(bpy.ops.motionclone.clone, "film cannot be read", "broken.mkv")
         self.images()
         (self.folder / "0007.png").write_bytes(b"no picture")
         self.failed("bar cannot be read", "0007.png")
