@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use motionclone_onnx::graph::Lowering;
 use motionclone_onnx::manifest::WEIGHTS_FILE;
-use motionclone_onnx::unfinished;
+use motionclone_onnx::owned::Kind;
+use motionclone_onnx::unfinished::{self, UnfinishedFolder};
 
 use crate::bundle::Bundle;
 use crate::cancel::Cancel;
@@ -27,11 +28,11 @@ fn networks(bundle: &Bundle, settings: &Settings) -> Result<Vec<NetworkKey>> {
     Ok(keys)
 }
 
-/// Writes every network's graph as `NAME.onnx` into a new folder, with a copy of the weights beside them: runtimes refuse
+/// Writes every network's graph as `NAME.onnx` into a folder, with a copy of the weights beside them: runtimes refuse
 /// weights elsewhere, and links to them. `copied` is called with the weights' bytes, done and in all. Returns the files.
 ///
 /// # Errors
-/// When the settings do not fit the model, the folder is there and not empty, or it cannot be written.
+/// When the settings do not fit the model, the folder holds anything but older graphs, or it cannot be written.
 pub fn export(
     bundle: &Bundle,
     settings: &Settings,
@@ -40,26 +41,20 @@ pub fn export(
     copied: &mut dyn FnMut(u64, u64),
 ) -> Result<Vec<PathBuf>> {
     settings.check(&bundle.manifest)?;
-    let out = std::path::absolute(out).map_err(|e| Error::io(out, e))?;
-    if out.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(Error::input("there already, and not empty").with_path(&out));
-    }
-    let unfinished = unfinished::folder(&out).map_err(|e| Error::io(unfinished::parent(&out), e))?;
+    let folder = UnfinishedFolder::new(out, Kind::Graphs)?;
+    let weights = bundle.weights.path();
+    let length = weights.metadata().map_err(|e| Error::io(weights, e))?.len();
+    unfinished::check_room(folder.path(), length).map_err(|e| e.with_path(out))?;
     let mut names = Vec::new();
     for key in networks(bundle, settings)? {
         cancel.check()?;
         let name = format!("{}.onnx", key.name());
-        let path = unfinished.path().join(&name);
+        let path = folder.path().join(&name);
         std::fs::write(&path, key.model(bundle, Lowering::Portable)?).map_err(|e| Error::io(&path, e))?;
         names.push(name);
     }
-    copy(bundle.weights.path(), &unfinished.path().join(WEIGHTS_FILE), cancel, copied)?;
-    let unfinished = unfinished.keep();
-    std::fs::rename(&unfinished, &out).map_err(|e| {
-        // What could not be put in its place is of no use.
-        let _ = std::fs::remove_dir_all(&unfinished);
-        Error::io(&out, e)
-    })?;
+    copy(weights, &folder.path().join(WEIGHTS_FILE), cancel, copied)?;
+    folder.finish(&[])?;
     Ok(names.into_iter().map(|name| out.join(name)).collect())
 }
 

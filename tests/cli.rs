@@ -17,7 +17,7 @@ fn a_clone_is_written_in_every_format() {
     for name in ["a.mp4", "a.webm", "a.gif", "a.webp", "frames", "sheet.png"] {
         assert!(answer.errors.contains(&format!("wrote {name}")), "{}", answer.errors);
     }
-    assert_eq!(fs::read_dir(place.at("frames")).unwrap().count(), 4);
+    assert_eq!(fs::read_dir(place.at("frames")).unwrap().count(), 5, "four frames and the marker");
     let sheet = image::open(place.at("sheet.png")).unwrap();
     assert_eq!((sheet.width(), sheet.height()), (2 * 16 + 4 * 68 - 4, 2 * 16 + 2 * 64 + 4));
     assert!(answer.output.is_empty(), "results are files, standard output is free: {}", answer.output);
@@ -296,7 +296,12 @@ fn graphs_are_exported() {
         assert!(place.at(&format!("graphs/{name}.onnx")).is_file(), "{name}\n{}", answer.errors);
     }
     assert!(place.at("graphs/weights.safetensors").is_file());
-    place.refuses("export --bundle BUNDLE --size 64x64 --frames 4 --out graphs", "not empty");
+    place.succeeds("export --bundle BUNDLE --size 64x64 --frames 4 --out graphs");
+    fs::write(place.at("graphs/notes.txt"), "mine").unwrap();
+    place.refuses(
+        "export --bundle BUNDLE --size 64x64 --frames 4 --out graphs",
+        "holds other files, such as 'notes.txt'",
+    );
     place.refuses("export --bundle BUNDLE --size 60x64 --frames 4 --out other", "width 60: must be a multiple of 8");
     place.refuses("export --bundle BUNDLE --size 64x64 --frames 4 --out missing/graphs", "missing");
 }

@@ -1,10 +1,9 @@
 //! The file of a motion.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Write;
 use std::path::Path;
 
-use motionclone_onnx::unfinished;
+use motionclone_onnx::unfinished::Unfinished;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
@@ -64,10 +63,8 @@ impl Motion {
             views.into_iter().map(|(name, view)| Ok((name, view.map_err(fail)?))).collect::<Result<_>>()?;
         let bytes = safetensors::serialize(views, Some(metadata)).map_err(fail)?;
 
-        let mut file = unfinished::file(path).map_err(|e| Error::io(path, e))?;
-        file.write_all(&bytes).map_err(|e| Error::io(path, e))?;
-        file.persist(path).map_err(|e| Error::io(path, e.error))?;
-        Ok(())
+        let file = Unfinished::file(path).map_err(|e| Error::io(path, e))?;
+        std::fs::write(file.path(), bytes).and_then(|()| file.finish()).map_err(|e| Error::io(path, e))
     }
 
     /// Reads a motion file and checks all that it says.

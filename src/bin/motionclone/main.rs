@@ -5,7 +5,9 @@ mod cache;
 mod commands;
 mod doctor;
 mod flags;
+mod list;
 mod output;
+mod places;
 mod published;
 mod sheet;
 mod signals;
@@ -62,9 +64,9 @@ fn main() -> ExitCode {
 fn perform(command: Command, work: &mut Work) -> Result<()> {
     match command {
         Command::Import(args) => commands::import(args, work),
-        Command::Clone(args) => commands::clone(args, work),
+        Command::Clone(args) => commands::clone(*args, work),
         Command::Extract(args) => commands::extract(args, work),
-        Command::Run(args) => commands::run(args, work),
+        Command::Run(args) => list::run(args, work),
         Command::Export(args) => commands::export(&args, work),
         Command::Settings(args) => commands::settings(&args),
         Command::Doctor(args) => doctor::doctor(&args),

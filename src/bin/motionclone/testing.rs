@@ -6,10 +6,11 @@ use motionclone::Cancel;
 use motionclone::Result;
 use motionclone::media::clip::Clip;
 use motionclone::media::frames::Frames;
+use motionclone::media::sampling::Selection;
 use motionclone::onnx::manifest::{Defaults, Manifest};
 use motionclone::settings::FrameRate;
 
-use crate::output::Output;
+use crate::output::{ClipShape, Output, Outputs};
 
 /// The embedded model's manifest, with the published defaults.
 pub fn manifest() -> Manifest {
@@ -20,18 +21,24 @@ pub fn manifest() -> Manifest {
 
 /// Opens a clip without a way to cancel.
 pub fn open(path: &Path) -> Result<Clip> {
-    Clip::open(path, &Cancel::default())
+    Clip::open(path, &Selection::default(), &mut |_| (), &Cancel::default())
 }
 
 /// Reads so many frames of a clip.
 pub fn read(path: &Path, frames: usize, width: usize, height: usize) -> Result<Frames> {
-    open(path)?.sample(frames, width, height, &Cancel::default())
+    open(path)?.sample(frames, width, height, &mut |_| (), &Cancel::default())
 }
 
 /// Writes a clip.
 pub fn write(path: &Path, frames: &Frames, fps: f64) -> Result<()> {
     let fps = FrameRate::from_f64(fps).expect("a frame rate");
-    Output::prepare(path)?.write(frames, fps, &Cancel::default())
+    prepare(path)?.write(frames, fps, &Cancel::default())
+}
+
+/// Checks that a small clip can be written.
+pub fn prepare(path: &Path) -> Result<Output> {
+    let fps = FrameRate::new(8, 1).expect("a frame rate");
+    Outputs::default().clip(path, &ClipShape { width: 16, height: 16, frames: 2, fps })
 }
 
 /// A clip with soft, moving, coloured bars and a little texture, so that no encoder can make it vanish.

@@ -1,10 +1,13 @@
 //! The engine at work for the commands: opening it, getting a clip's motion, making the clip.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use motionclone::Cancel;
 use motionclone::media::clip::Clip;
 use motionclone::media::frames::Frames;
+use motionclone::media::sampling::Selection;
+use motionclone::media::video::ReadProgress;
 use motionclone::motion::Motion;
 use motionclone::networks::MemoryStrategy;
 use motionclone::onnx::manifest::Manifest;
@@ -17,6 +20,9 @@ use crate::cache::{self, Entry};
 use crate::output::{self, Output};
 use crate::sheet::contact_sheet;
 use crate::terminal::Terminal;
+
+/// A clip that is read within this time needs no progress.
+const SHOWN_AFTER: Duration = Duration::from_secs(1);
 
 /// What every command has at hand.
 pub struct Work {
@@ -60,26 +66,33 @@ impl Work {
         Ok(())
     }
 
-    /// Opens a reference clip and says what is wrong with it that does not stop the work.
-    pub fn clip(&mut self, path: &Path) -> Result<Clip> {
-        let clip = Clip::open(path, &self.cancel)?;
-        if let Some(complaint) = &clip.complaint {
-            self.terminal.warn(format!("{}: damaged, ffmpeg says: {complaint}", path.display()));
-        }
+    /// Opens a reference clip and says how it is read, and what is wrong with it that does not stop the work.
+    pub fn clip(&mut self, path: &Path, selection: &Selection) -> Result<Clip> {
+        let Self { terminal, cancel } = self;
+        let opened = Clip::open(path, selection, &mut reading(terminal), cancel);
+        terminal.finish();
+        let mut clip = opened?;
+        std::mem::take(&mut clip.notes).iter().for_each(|note| terminal.notice(note));
+        std::mem::take(&mut clip.warnings).iter().for_each(|warning| terminal.warn(warning));
         Ok(clip)
     }
 
     /// The frames of a clip that a run works with.
-    pub fn sample(&mut self, clip: &Clip, settings: &Settings) -> Result<Frames> {
-        if clip.count < settings.frames {
-            self.terminal.warn(format!(
+    pub fn sample(&mut self, clip: &mut Clip, settings: &Settings) -> Result<Frames> {
+        let Self { terminal, cancel } = self;
+        if clip.count() < settings.frames {
+            terminal.warn(format!(
                 "{}: it has {} frames, {} were asked for; some are repeated",
                 clip.path().display(),
-                clip.count,
+                clip.count(),
                 settings.frames
             ));
         }
-        clip.sample(settings.frames, settings.width, settings.height, &self.cancel)
+        let (frames, width, height) = (settings.frames, settings.width, settings.height);
+        let sampled = clip.sample(frames, width, height, &mut reading(terminal), cancel);
+        terminal.finish();
+        std::mem::take(&mut clip.warnings).iter().for_each(|warning| terminal.warn(warning));
+        sampled
     }
 
     /// The motion of sampled frames: kept from an earlier run, or extracted and kept.
@@ -110,19 +123,72 @@ impl Work {
         let Self { terminal, cancel } = self;
         let frames = engine.clone_motion(motion, settings, &mut |event| terminal.engine(&event), cancel)?;
         terminal.finish();
+        self.write(&frames, reference, results)
+    }
+
+    /// Writes a finished clip everywhere. What fails does not keep the others from being written, and the clip's frames
+    /// are kept as PNG files then.
+    fn write(&mut self, frames: &Frames, reference: Option<&Frames>, results: &Results) -> Result<()> {
+        let Self { terminal, cancel } = self;
+        let mut failed = Vec::new();
+        let mut lossless = false;
         for output in results.outputs {
-            output.write(&frames, results.fps, cancel)?;
-            terminal.written(output.path());
+            match output.write(frames, results.fps, cancel) {
+                Ok(()) => {
+                    lossless |= output.is_lossless();
+                    terminal.written(output.path());
+                }
+                Err(error) if error.is_cancelled() => return Err(error),
+                Err(error) => failed.push((output.path(), error)),
+            }
+        }
+        if let (Some((path, _)), false) = (failed.first(), lossless) {
+            match output::rescue(frames, path, cache::folder(), cancel) {
+                Ok(kept) => {
+                    let message = format!("the finished frames are kept as PNG files in {}", kept.display());
+                    terminal.kept(&kept, &message);
+                }
+                Err(error) => terminal.warn(format!("the finished frames could not be kept: {error}")),
+            }
         }
         if let Some(path) = results.contact_sheet {
-            output::write_png(path, &contact_sheet(reference, &frames))?;
-            terminal.written(path);
+            match output::write_png(path, &contact_sheet(reference, frames)) {
+                Ok(()) => terminal.written(path),
+                Err(error) => failed.push((path, error)),
+            }
         }
-        Ok(())
+        // The last one is what the run ends with.
+        let last = failed.pop();
+        failed.into_iter().for_each(|(_, error)| terminal.warn(error.to_string()));
+        last.map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// Writes a motion file, elsewhere when its own place fails.
+    pub fn keep_motion(&mut self, motion: &Motion, path: &Path) -> Result<()> {
+        let Err(error) = motion.save(path) else {
+            self.terminal.written(path);
+            return Ok(());
+        };
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        match output::save_somewhere(path, cache::folder(), &stem, ".safetensors", &mut |path| motion.save(path)) {
+            Ok(kept) => self.terminal.kept(&kept, &format!("the motion is kept in {}", kept.display())),
+            Err(error) => self.terminal.warn(format!("the motion could not be kept: {error}")),
+        }
+        Err(error)
     }
 }
 
 fn cache_entry(manifest: &Manifest, settings: &Settings, clip: &Frames, device: &str, keep: bool) -> Option<Entry> {
     let folder: Option<PathBuf> = if keep { cache::folder() } else { None };
     folder.map(|folder| Entry::new(folder, manifest, settings, clip, device))
+}
+
+/// Shows how far the reading of a clip is, once it takes longer than a moment.
+fn reading(terminal: &mut Terminal) -> impl FnMut(ReadProgress) {
+    let begun = Instant::now();
+    move |progress| {
+        if begun.elapsed() >= SHOWN_AFTER {
+            terminal.progress((&progress).into(), "");
+        }
+    }
 }

@@ -1,27 +1,33 @@
 //! Painting a frame of the result at the size of the host's picture.
 
+use std::ffi::{c_uint, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::F32x4;
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 
-use crate::pixels::{Layout, Rect, linear_from_srgb};
+use crate::clips::clip::Frame;
+use crate::ofx::image::{Layout, Rect};
+use crate::ofx::suites::Host;
+use crate::ofx::sys;
+use crate::picture::linear_from_srgb;
 
 /// Rows that are scaled at a time: few enough to stay in the cache, many enough to share the work of their borders.
 const BAND: usize = 64;
 
-/// A frame of 8-bit sRGB, rows from the top.
-#[derive(Clone, Copy)]
-pub struct Frame<'a> {
-    pub width: usize,
-    pub height: usize,
-    pub data: &'a [u8],
-}
-
 /// Scales a frame (cubic, Catmull and Rom's) so that it covers `place`, and writes the part of it that lies in `window`,
 /// which lies within the image. Where light is wanted, scaling is done in light, too.
-pub fn paint(frame: Frame, target: &Layout, place: &Rect, window: &Rect, linear: bool, aborted: impl Fn() -> bool) {
+pub fn paint(
+    host: &Host,
+    frame: Frame,
+    target: &Layout,
+    place: &Rect,
+    window: &Rect,
+    linear: bool,
+    aborted: &(dyn Fn() -> bool + Sync),
+) {
     let Some(part) = place.intersect(window) else { return };
     let table: Vec<f32> = (0..=u8::MAX)
         .map(|value| f32::from(value) / 255.0)
@@ -33,7 +39,9 @@ pub fn paint(frame: Frame, target: &Layout, place: &Rect, window: &Rect, linear:
     let Ok(source) = TypedImageRef::new(frame.width as u32, frame.height as u32, &source) else { return };
     let bands = part.height().div_ceil(BAND);
     let (next, stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let work = |poll: &dyn Fn() -> bool| {
+    // Hosts are asked whether to stop on their own thread alone.
+    let own = std::thread::current().id();
+    let work = || {
         let mut painter = Painter::new();
         while !stopped.load(Ordering::Relaxed) {
             let band = next.fetch_add(1, Ordering::Relaxed);
@@ -43,18 +51,47 @@ pub fn paint(frame: Frame, target: &Layout, place: &Rect, window: &Rect, linear:
             let y2 = part.y2 - (band * BAND) as i32;
             let rows = Rect { y1: part.y1.max(y2 - BAND as i32), y2, ..part };
             painter.paint(&source, target, place, &rows);
-            if poll() {
+            if std::thread::current().id() == own && aborted() {
                 stopped.store(true, Ordering::Relaxed);
             }
         }
     };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8).min(bands);
+    share_out(host, bands, &work);
+}
+
+/// What all threads do.
+type Work<'a> = &'a (dyn Fn() + Sync);
+
+/// Runs `work` on as many threads as there are, and parts of the work: the host's, where it lends them, so that a host
+/// that renders frames side by side is the one to count them.
+fn share_out(host: &Host, parts: usize, work: Work) {
+    unsafe extern "C" fn call(_index: c_uint, _count: c_uint, argument: *mut c_void) {
+        // SAFETY: it is what was given below, which lives until all threads have ended.
+        let work = unsafe { *argument.cast::<Work>() };
+        // No panic may reach the host's thread; what is left of the work is done by the others.
+        let _ = catch_unwind(AssertUnwindSafe(work));
+    }
+    let suite = host.threads.and_then(|suite| Some((suite, suite.multi_thread?)));
+    if let Some((suite, multi_thread)) = suite {
+        // SAFETY: takes nothing. A thread that was lent may not ask for others.
+        let spawned = suite.is_spawned.is_some_and(|is_spawned| unsafe { is_spawned() } != 0);
+        let mut threads: c_uint = 1;
+        // SAFETY: one number is written.
+        let counted = suite.num_cpus.is_some_and(|count| unsafe { count(&mut threads) } == sys::OK);
+        let threads = if counted && !spawned { threads.clamp(1, parts as c_uint) } else { 1 };
+        // SAFETY: the call returns when all threads have ended; the work may be done by any of them.
+        if threads > 1 && unsafe { multi_thread(call, threads, (&raw const work).cast_mut().cast()) } == sys::OK {
+            return;
+        }
+        return work();
+    }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8).min(parts);
     std::thread::scope(|scope| {
         for _ in 1..threads {
-            // Hosts are asked whether to stop on their own thread alone. Without another thread this one does it all.
-            let _ = std::thread::Builder::new().spawn_scoped(scope, || work(&|| false));
+            // Without another thread this one does it all.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
         }
-        work(&aborted);
+        work();
     });
 }
 

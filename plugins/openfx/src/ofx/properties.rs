@@ -2,8 +2,8 @@
 
 use std::ffi::{CStr, c_void};
 
-use crate::suites::{Host, Result, c_text, check, entry};
-use crate::sys;
+use crate::ofx::suites::{Host, Result, c_text, check, entry};
+use crate::ofx::sys;
 
 /// A property set of the host.
 #[derive(Clone, Copy)]

@@ -1,12 +1,17 @@
 //! What the plugin tells of itself: contexts, pixels, clips, and the page of parameters.
 
-use crate::parameters::{self, Effect, GROUPS, Kind, Parameter, Text};
-use crate::properties::Properties;
-use crate::suites::{Host, Result, check, entry};
-use crate::sys::{self, property};
+use crate::effect::parameters::{self, Effect, GROUPS, Kind, Parameter, Text, name};
+use crate::ofx::properties::Properties;
+use crate::ofx::suites::{Host, Result, check, entry};
+use crate::ofx::sys::{self, property};
 
 /// The plugin's identifier.
 pub const IDENTIFIER: &std::ffi::CStr = c"org.motionclone.MotionClone";
+/// Major, minor and micro version of the effect. Projects are saved with the major one: it grows only when older projects
+/// can no longer be opened.
+pub const VERSION: [u32; 3] = [1, 0, 0];
+/// The icon's file in the bundle's resources.
+const ICON: &str = "org.motionclone.MotionClone.png";
 /// The context without a source.
 pub const GENERATOR: &str = "OfxImageEffectContextGenerator";
 const FILTER: &str = "OfxImageEffectContextFilter";
@@ -28,6 +33,13 @@ pub fn effect(host: &Host, effect: sys::Handle) -> Result<()> {
         0,
         "Makes a new clip that moves like the source and shows what you write.",
     );
+    for (index, number) in VERSION.iter().enumerate() {
+        let _ = properties.set_int(property::VERSION, index as i32, *number as i32);
+    }
+    let label = format!("{}.{}.{} (MotionClone {})", VERSION[0], VERSION[1], VERSION[2], env!("CARGO_PKG_VERSION"));
+    let _ = properties.set_text(property::VERSION_LABEL, 0, &label);
+    // First an SVG, which there is none of, then a PNG.
+    let _ = properties.set_texts(property::ICON, &["", ICON]);
     properties.set_text(property::GROUPING, 0, "MotionClone")?;
     properties.set_texts(property::SUPPORTED_CONTEXTS, &[FILTER, GENERAL, GENERATOR])?;
     properties.set_texts(
@@ -48,8 +60,7 @@ pub fn effect(host: &Host, effect: sys::Handle) -> Result<()> {
 
 /// Clips and parameters in a context.
 pub fn in_context(host: &Host, effect: sys::Handle, context: &str) -> Result<()> {
-    let generator = context == GENERATOR;
-    if !generator {
+    if context != GENERATOR {
         clip(host, effect, SOURCE, false)?;
     }
     if context == GENERAL {
@@ -64,14 +75,19 @@ pub fn in_context(host: &Host, effect: sys::Handle, context: &str) -> Result<()>
         let defined = define(host, set, c"OfxParamTypeGroup", group.name, group.label)?;
         // Hosts draw groups that are closed or hidden in their own ways; none of it must stop the description.
         let _ = defined.set_int(property::PARAM_GROUP_OPEN, 0, i32::from(group.open));
-        let hidden = group.parameters.iter().all(|parameter| parameter.effect == Effect::Hidden);
+        let hidden = group.parameters.iter().all(|parameter| is_secret(host, parameter));
         let _ = defined.set_int(property::PARAM_SECRET, 0, i32::from(hidden));
         page.set_text(property::PARAM_PAGE_CHILD, index as i32, &group.name.to_string_lossy())?;
-        for parameter in group.parameters.iter().filter(|parameter| parameter.is_in(generator)) {
+        for parameter in group.parameters {
             self::parameter(host, set, group, parameter)?;
         }
     }
     Ok(())
+}
+
+/// Whether a parameter is shown to nobody, which costs it its value in some hosts.
+fn is_secret(host: &Host, parameter: &Parameter) -> bool {
+    parameter.effect == Effect::Hidden && (host.keeps_secrets() || parameter.name != name::RESULT)
 }
 
 fn property_set(host: &Host, effect: sys::Handle) -> Result<Properties<'_>> {
@@ -124,7 +140,7 @@ fn parameter(host: &Host, set: sys::Handle, group: &parameters::Group, parameter
     if parameter.kind != Kind::Button {
         let (passing, hidden) = (parameter.effect == Effect::Passing, parameter.effect == Effect::Hidden);
         let _ = defined.set_int(property::PARAM_ANIMATES, 0, 0);
-        let _ = defined.set_int(property::PARAM_SECRET, 0, i32::from(hidden));
+        let _ = defined.set_int(property::PARAM_SECRET, 0, i32::from(is_secret(host, parameter)));
         let _ = defined.set_int(property::PARAM_PERSISTANT, 0, i32::from(!passing));
         let _ = defined.set_int(property::PARAM_CAN_UNDO, 0, i32::from(!passing && !hidden));
         let evaluated = matches!(parameter.effect, Effect::Picture | Effect::Hidden);
@@ -149,7 +165,10 @@ fn parameter(host: &Host, set: sys::Handle, group: &parameters::Group, parameter
             defined.set_texts(property::PARAM_CHOICE_OPTION, options)?;
             defined.set_int(property::PARAM_DEFAULT, 0, default)
         }
-        Kind::Switch(default) => defined.set_int(property::PARAM_DEFAULT, 0, i32::from(default)),
+        Kind::Switch(_) => {
+            let default = parameters::switch_default(parameter, host.takes_sets_from_threads());
+            defined.set_int(property::PARAM_DEFAULT, 0, i32::from(default))
+        }
         Kind::Int { default, range, display } => {
             for (name, value) in [
                 (property::PARAM_DEFAULT, default),

@@ -3,14 +3,16 @@
 use std::ffi::CStr;
 use std::sync::Arc;
 
-use crate::describe::SOURCE;
-use crate::job::{Request, Source};
-use crate::parameters::{Values, choice, name};
-use crate::pixels::{Depth, Image, Picture};
-use crate::properties::Properties;
+use crate::effect::describe::SOURCE;
+use crate::effect::parameters::{choice, name};
+use crate::effect::values::Values;
+use crate::ofx::image::{Depth, Image};
+use crate::ofx::properties::Properties;
+use crate::ofx::suites::{Host, Result, check, entry};
+use crate::ofx::sys::{self, property};
+use crate::picture::Picture;
 use crate::reference::sample_indices;
-use crate::suites::{Host, Result, check, entry};
-use crate::sys::{self, property};
+use crate::request::{Request, Source};
 
 /// Ranges longer than this are a host's way to say that there is no end.
 const MAX_FRAMES: f64 = 1e7;
@@ -35,18 +37,24 @@ pub fn is_connected(properties: Properties) -> bool {
 }
 
 /// A clip's picture at a time, if the host hands it out.
-pub fn picture(host: &Host, clip: sys::Handle, time: f64, colours: i32) -> Option<Picture> {
+pub fn picture(host: &Host, clip: sys::Handle, properties: Properties, time: f64, colours: i32) -> Option<Picture> {
     let image = Image::get(host, clip, time).ok()?;
-    Some(image.layout.picture(is_linear(host, colours, image.layout.depth)))
+    Some(image.layout.picture(is_linear(host, properties, colours, image.layout.depth)))
 }
 
-/// Whether pixels are proportional to light.
-pub fn is_linear(host: &Host, colours: i32, depth: Depth) -> bool {
+/// Whether a clip's pixels are proportional to light: as the user says, else as the host says of the clip, else as such
+/// hosts usually work.
+pub fn is_linear(host: &Host, clip: Properties, colours: i32, depth: Depth) -> bool {
     match colours {
         choice::COLOURS_LINEAR => true,
         choice::COLOURS_AUTOMATIC => {
-            let works_in_light = ["uk.co.thefoundry.nuke", "fr.inria.Natron"].contains(&host.name.as_str());
-            works_in_light && matches!(depth, Depth::Half | Depth::Float)
+            let named = clip.text(property::CLIP_COLOURSPACE, 0).ok().filter(|name| !name.is_empty());
+            match named {
+                Some(name) => {
+                    ["lin_", "scene_linear", "ACEScg", "ACES2065"].iter().any(|begin| name.starts_with(begin))
+                }
+                None => host.works_in_light() && matches!(depth, Depth::Half | Depth::Float),
+            }
         }
         _ => false,
     }
@@ -106,7 +114,7 @@ impl Gathering {
         self.frames.iter().map(|(time, _)| *time)
     }
 
-    /// Reads what is missing, as far as the host lets it, and `goes_on`, which is told the share of 0 to 1. Without
+    /// Reads what is missing, as far as the host lets it and `continue_`, which is told the share of 0 to 1. Without
     /// access to other times, that is the frame of `time` at best. False when it was stopped.
     pub fn read(
         &mut self,
@@ -114,16 +122,16 @@ impl Gathering {
         effect: sys::Handle,
         time: Option<f64>,
         colours: i32,
-        mut goes_on: impl FnMut(f64) -> bool,
+        mut continue_: impl FnMut(f64) -> bool,
     ) -> bool {
-        let Ok((clip, _)) = clip(host, effect, SOURCE) else { return true };
+        let Ok((clip, properties)) = clip(host, effect, SOURCE) else { return true };
         let count = self.frames.len();
         for (index, (at, picture)) in self.frames.iter_mut().enumerate() {
             let reachable = host.temporal || time.is_none_or(|time| (time - *at).abs() < 0.5);
             if picture.is_none() && reachable {
-                *picture = self::picture(host, clip, *at, colours).map(Arc::new);
+                *picture = self::picture(host, clip, properties, *at, colours).map(Arc::new);
             }
-            if !goes_on((index + 1) as f64 / count as f64) {
+            if !continue_((index + 1) as f64 / count as f64) {
                 return false;
             }
         }
@@ -138,7 +146,21 @@ impl Gathering {
 
     /// The request with its frames. The nearest one stands in for a frame that the host did not hand out, as long as
     /// there is any.
-    pub fn finish(self) -> Request {
+    ///
+    /// # Errors
+    /// When all frames are the same picture: there is nothing to clone, and most likely the host hands out the frame at
+    /// hand whatever it is asked for.
+    pub fn finish(self) -> Result<Request, String> {
+        let mut pictures = self.frames.iter().filter_map(|(_, picture)| picture.as_ref());
+        let first = pictures.next();
+        if first.is_some_and(|first| pictures.all(|picture| picture == first)) {
+            let (there, _) = self.progress();
+            return Err(format!(
+                "All {there} frames of the reference are the same picture, so there is no motion: either the source \
+                 stands still, or the host hands out the same frame for every time. Choose the clip's file as \
+                 Reference file."
+            ));
+        }
         let size = self.frames.iter().find_map(|(_, picture)| picture.clone());
         let nearest = |index: usize| {
             let there = self.frames.iter().enumerate().filter_map(|(at, (_, picture))| Some((at, picture.clone()?)));
@@ -149,46 +171,14 @@ impl Gathering {
             let same = (picture.width, picture.height) == (size.width, size.height);
             Some(if same { picture } else { Arc::new(picture.resized(size.width, size.height)) })
         });
-        Request { source: Source::Frames(frames.collect()), ..self.request }
+        Ok(Request { source: Source::Frames(frames.collect()), ..self.request })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::Cache;
-    use crate::engine::{Device, Settings};
-
-    fn request(frames: u32) -> Request {
-        let settings = Settings {
-            prompt: String::new(),
-            negative_prompt: String::new(),
-            blocks: String::new(),
-            image: None,
-            seed: 1,
-            width: 64,
-            height: 64,
-            frames,
-            steps: 1,
-            guidance_steps: 0,
-            warm_up: 0,
-            cool_up: 0,
-            noise_step: 400,
-            top_k: 1,
-            guidance_scale: 0.3,
-            motion_strength: 1.0,
-            cfg: 7.5,
-        };
-        let source = Source::Frames(Vec::new());
-        Request {
-            bundle: String::new(),
-            device: Device::Cpu,
-            settings,
-            source,
-            spacing: 1.0,
-            cache: Cache::new("", 1.0),
-        }
-    }
+    use crate::request::tests::request;
 
     #[test]
     fn neighbours_stand_in_for_missing_frames() {
@@ -197,7 +187,7 @@ mod tests {
         gathering.frames[2].1 = Some(Arc::new(Picture { width: 1, height: 1, data: vec![3; 3] }));
         gathering.frames[0].1 = Some(Arc::new(Picture { width: 2, height: 1, data: vec![9; 6] }));
         assert_eq!(gathering.progress(), (2, 3));
-        let Source::Frames(frames) = gathering.finish().source else { panic!("frames") };
+        let Source::Frames(frames) = gathering.finish().unwrap().source else { panic!("frames") };
         assert!(frames.iter().all(|frame| (frame.width, frame.height) == (2, 1)));
         // Frames 0, 0, 1, 1, 2 of the range.
         assert_eq!(frames.iter().map(|frame| frame.data[0]).collect::<Vec<_>>(), [9, 9, 9, 9, 3]);
@@ -207,6 +197,16 @@ mod tests {
     fn a_motion_needs_two_frames() {
         for range in [None, Some([3, 3]), Some([5, 2])] {
             assert!(Gathering::plan(request(4), range).is_err());
+        }
+    }
+
+    #[test]
+    fn a_frame_that_never_changes_is_no_motion() {
+        let picture = |value: u8| Some(Arc::new(Picture { width: 1, height: 1, data: vec![value; 3] }));
+        for (values, sound) in [([3, 3, 3], false), ([3, 3, 4], true)] {
+            let mut gathering = Gathering::plan(request(3), Some([0, 2])).unwrap();
+            gathering.frames.iter_mut().zip(values).for_each(|((_, frame), value)| *frame = picture(value));
+            assert_eq!(gathering.finish().is_ok(), sound);
         }
     }
 }

@@ -1,46 +1,11 @@
-//! The host: its function tables, fetched once when it loads the plugin.
+//! The host that has loaded the plugin: its function tables, fetched once.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::sys;
-
-/// An OpenFX call that failed, with the host's status.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Failed(pub sys::Status);
-
-pub type Result<T, E = Failed> = std::result::Result<T, E>;
-
-/// A status as a result.
-pub fn check(status: sys::Status) -> Result<()> {
-    if status == sys::OK { Ok(()) } else { Err(Failed(status)) }
-}
-
-/// The entry of a table, or what stands for one that the host left null.
-pub fn entry<T>(function: Option<T>) -> Result<T> {
-    function.ok_or(Failed(sys::MISSING_HOST_FEATURE))
-}
-
-/// A text as C takes it; what follows a zero byte is cut off.
-pub fn c_text(text: &str) -> CString {
-    let text = text.split('\0').next().unwrap_or_default();
-    CString::new(text).unwrap_or_default()
-}
-
-/// What the host offers. The tables are copied, so nothing here changes when the host does.
-pub struct Host {
-    pub property: sys::PropertySuite,
-    pub effect: sys::ImageEffectSuite,
-    pub parameter: sys::ParameterSuite,
-    pub message: Option<sys::MessageSuiteV1>,
-    pub message2: Option<sys::MessageSuiteV2>,
-    pub progress: Option<sys::ProgressSuiteV1>,
-    pub progress2: Option<sys::ProgressSuiteV2>,
-    /// The host's name of itself, such as `fr.inria.Natron`.
-    pub name: String,
-    /// Whether frames at other times than the one rendered can be had.
-    pub temporal: bool,
-}
+use crate::ofx::properties::Properties;
+use crate::ofx::suites::{Failed, Host, Result, entry};
+use crate::ofx::sys;
 
 /// The pointer that `OfxSetHost` or the plugin's `setHost` was given.
 struct Given(*mut sys::Host);
@@ -85,15 +50,18 @@ pub fn load() -> Result<()> {
             message2: table(fetch, handle, sys::MESSAGE_SUITE, 2),
             progress: table(fetch, handle, sys::PROGRESS_SUITE, 1),
             progress2: table(fetch, handle, sys::PROGRESS_SUITE, 2),
+            threads: table(fetch, handle, sys::MULTI_THREAD_SUITE, 1),
             name: String::new(),
             temporal: true,
+            background: false,
         }
     };
-    let properties = crate::properties::Properties::of(&host, handle);
+    let properties = Properties::of(&host, handle);
     let name = properties.text(sys::property::NAME, 0).unwrap_or_default();
     // A host that does not say is asked for frames, and may then refuse them.
     let temporal = properties.int(sys::property::TEMPORAL_CLIP_ACCESS, 0).unwrap_or(1) != 0;
-    (host.name, host.temporal) = (name, temporal);
+    let background = properties.int(sys::property::IS_BACKGROUND, 0).unwrap_or(0) != 0;
+    (host.name, host.temporal, host.background) = (name, temporal, background);
     *HOST.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(host));
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Finished clips: on disk under the key of everything that made them, and in memory as long as an instance shows them.
+//! The cache of finished clips: on disk under the key of everything that made them. It may be emptied at any time.
 //!
 //! The folder is shared by all instances, projects and hosts. A clip is one file: a head, then its frames. The motion
 //! that it was made from lies beside it.
@@ -7,47 +7,21 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use etcetera::BaseStrategy;
 
-use crate::scale::Frame;
+use crate::clips::clip::{Clip, bytes, is_key};
 
 /// Names the folder of all caches, as for the command line.
 const VARIABLE: &str = "MOTIONCLONE_CACHE";
+/// Names of files that are not whole yet begin so.
+const PREFIX: &str = ".motionclone-";
 const MAGIC: &[u8; 16] = b"motionclone clip";
 /// Magic, width, height, frames, spacing, hash of the frames.
 const HEAD: usize = 16 + 3 * 4 + 8 + 32;
-/// Clips that claim more than this are no clips.
-const MAX_BYTES: u64 = 1 << 34;
-
-/// A finished clip.
-#[derive(Debug, PartialEq)]
-pub struct Clip {
-    pub width: usize,
-    pub height: usize,
-    /// How far apart its frames stand in the reference, in frames of the reference.
-    pub spacing: f64,
-    /// 8-bit sRGB, frame after frame, rows from the top.
-    pub data: Vec<u8>,
-}
-
-impl Clip {
-    fn frame_len(&self) -> usize {
-        self.width * self.height * 3
-    }
-
-    pub fn count(&self) -> usize {
-        self.data.len() / self.frame_len().max(1)
-    }
-
-    /// The frame of an index below the count.
-    pub fn frame(&self, index: usize) -> Frame<'_> {
-        let data = &self.data[index * self.frame_len()..][..self.frame_len()];
-        Frame { width: self.width, height: self.height, data }
-    }
-}
+/// What a host that was killed left half-written goes when it is older than this, as nobody writes it any more.
+const ORPHAN_AGE: Duration = Duration::from_secs(3600);
 
 /// A folder of clips.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,13 +29,6 @@ pub struct Cache {
     folder: PathBuf,
     /// Bytes that it may hold.
     limit: u64,
-}
-
-static SHOWN: Mutex<Option<HashMap<PathBuf, Weak<Clip>>>> = Mutex::new(None);
-
-/// Whether a text can be a key: it comes from project files, and becomes a file's name.
-pub fn is_key(text: &str) -> bool {
-    text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
 impl Cache {
@@ -85,47 +52,51 @@ impl Cache {
     }
 
     /// A clip that is there and whole.
-    pub fn load(&self, key: &str) -> Option<Arc<Clip>> {
+    pub fn load(&self, key: &str) -> Option<Clip> {
         if !is_key(key) {
             return None;
         }
         let path = self.path(key);
-        let mut shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner);
-        let shown = shown.get_or_insert_default();
-        shown.retain(|_, clip| clip.strong_count() > 0);
-        if let Some(clip) = shown.get(&path).and_then(Weak::upgrade) {
-            return Some(clip);
-        }
-        let clip = Arc::new(read(&path).ok()?);
+        let clip = read(&path).ok()?;
         // The clips shown last are kept longest; where the time cannot be set, that is no harm.
         let _ = File::options().append(true).open(&path).and_then(|file| file.set_modified(SystemTime::now()));
-        shown.insert(path, Arc::downgrade(&clip));
         Some(clip)
     }
 
-    /// Keeps a clip, with what `motion` writes into the file it is given, and lets the oldest go where there are too
+    /// Adds a clip, then what `motion` writes into the file it is given, and lets the oldest go where there are too
     /// many.
     ///
     /// # Errors
-    /// When the folder cannot be written to.
+    /// When the folder cannot be written to. What was written until then stays.
     pub fn store(
         &self,
         key: &str,
-        clip: Clip,
+        clip: &Clip,
         motion: impl FnOnce(&Path) -> Result<(), String>,
-    ) -> Result<Arc<Clip>, String> {
-        let failed = |e: io::Error| format!("The clip cannot be kept in {}: {e}.", self.folder.display());
+    ) -> Result<(), String> {
+        let failed = |e: io::Error| format!("The clip cannot be cached in {}: {e}.", self.folder.display());
         fs::create_dir_all(&self.folder).map_err(failed)?;
+        self.remove_orphans();
+        let mut file = new_file(&self.folder).map_err(failed)?;
+        write(&mut file, clip).map_err(failed)?;
+        file.persist(self.path(key)).map_err(|e| failed(e.error))?;
         motion(&self.motion(key))?;
-        let mut file = tempfile::NamedTempFile::new_in(&self.folder).map_err(failed)?;
-        write(&mut file, &clip).map_err(failed)?;
-        let path = self.path(key);
-        file.persist(&path).map_err(|e| failed(e.error))?;
         self.shrink(key);
-        let clip = Arc::new(clip);
-        let mut shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner);
-        shown.get_or_insert_default().insert(path, Arc::downgrade(&clip));
-        Ok(clip)
+        Ok(())
+    }
+
+    /// Removes what was left half-written, by this plugin or by the library that writes motions.
+    fn remove_orphans(&self) {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let ours = name.starts_with(PREFIX) || (name.starts_with(".tmp") && name.len() == 10);
+            let age = entry.metadata().ok().and_then(|metadata| metadata.modified().ok()?.elapsed().ok());
+            if ours && age.is_some_and(|age| age > ORPHAN_AGE) {
+                // Another host may have been quicker.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
     }
 
     /// Removes what was not shown for longest until the rest fits, but never the clip just made.
@@ -159,6 +130,18 @@ impl Cache {
     }
 }
 
+/// A file with a passing name and the modes of the user's other files.
+fn new_file(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(PREFIX);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(folder)
+}
+
 fn write(file: &mut impl Write, clip: &Clip) -> io::Result<()> {
     file.write_all(MAGIC)?;
     for number in [clip.width, clip.height, clip.count()] {
@@ -177,8 +160,7 @@ fn read(path: &Path) -> io::Result<Clip> {
     file.read_exact(&mut head)?;
     let number = |at: usize| -> u64 { u32::from_le_bytes(head[at..at + 4].try_into().unwrap_or_default()).into() };
     let (width, height, count) = (number(16), number(20), number(24));
-    let bytes = width.checked_mul(height).and_then(|n| n.checked_mul(count)).and_then(|n| n.checked_mul(3));
-    let bytes = bytes.filter(|bytes| (1..=MAX_BYTES).contains(bytes)).ok_or_else(damaged)?;
+    let bytes = bytes(width, height, count).ok_or_else(damaged)?;
     let spacing = f64::from_le_bytes(head[28..36].try_into().unwrap_or_default());
     if head[..16] != *MAGIC || length != HEAD as u64 + bytes || !(spacing.is_finite() && spacing > 0.0) {
         return Err(damaged());
@@ -207,8 +189,8 @@ mod tests {
     fn clips_come_back_or_not_at_all() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::new(folder.path().to_str().unwrap(), 1.0);
-        cache.store(&key('a'), clip(7), |motion| fs::write(motion, "m").map_err(|e| e.to_string())).unwrap();
-        assert_eq!(*cache.load(&key('a')).unwrap(), clip(7));
+        cache.store(&key('a'), &clip(7), |motion| fs::write(motion, "m").map_err(|e| e.to_string())).unwrap();
+        assert_eq!(cache.load(&key('a')).unwrap(), clip(7));
         assert_eq!(fs::read(cache.motion(&key('a'))).unwrap(), b"m");
         let whole = fs::read(cache.path(&key('a'))).unwrap();
         for length in 0..whole.len() {
@@ -222,8 +204,6 @@ mod tests {
             assert_eq!(cache.load(&key('a')), None, "{at}");
         }
         fs::write(cache.path(&key('a')), &whole).unwrap();
-        let first = cache.load(&key('a')).unwrap();
-        assert!(Arc::ptr_eq(&first, &cache.load(&key('a')).unwrap()), "instances share a clip");
         for bad in ["", "../../../etc/passwd", &"A".repeat(32), &"a".repeat(33)] {
             assert!(!is_key(bad) && cache.load(bad).is_none(), "{bad}");
         }
@@ -240,17 +220,43 @@ mod tests {
             File::options().append(true).open(cache.path(&key(letter))).unwrap().set_modified(time).unwrap();
         };
         for (letter, seconds) in [('a', 300), ('b', 200)] {
-            cache.store(&key(letter), clip(1), |_| Ok(())).unwrap();
+            cache.store(&key(letter), &clip(1), |_| Ok(())).unwrap();
             age(letter, seconds);
         }
         // Showing a clip makes it young.
         drop(cache.load(&key('a')).unwrap());
-        cache.store(&key('c'), clip(1), |_| Ok(())).unwrap();
+        cache.store(&key('c'), &clip(1), |_| Ok(())).unwrap();
         let there: Vec<bool> = ['a', 'b', 'c'].map(|letter| cache.path(&key(letter)).exists()).into();
         assert_eq!(there, [true, false, true]);
         assert!(folder.path().join("else").exists());
         let tight = Cache { limit: 0, ..cache.clone() };
-        tight.store(&key('d'), clip(1), |_| Ok(())).unwrap();
+        tight.store(&key('d'), &clip(1), |_| Ok(())).unwrap();
         assert!(tight.load(&key('d')).is_some() && tight.load(&key('c')).is_none());
+    }
+    #[test]
+    fn what_was_left_half_written_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::new(folder.path().to_str().unwrap(), 1.0);
+        let names = [".tmpa1B2c3", ".motionclone-x.safetensors", ".tmp-of-others", ".motionclone-new"];
+        for name in names {
+            fs::write(folder.path().join(name), "x").unwrap();
+            let old = SystemTime::now() - 2 * ORPHAN_AGE;
+            let file = File::options().append(true).open(folder.path().join(name)).unwrap();
+            file.set_modified(if name.ends_with("new") { SystemTime::now() } else { old }).unwrap();
+        }
+        cache.store(&key('a'), &clip(1), |_| Ok(())).unwrap();
+        assert_eq!(names.map(|name| folder.path().join(name).exists()), [false, false, true, true]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn clips_have_the_modes_of_other_files() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::new(folder.path().to_str().unwrap(), 1.0);
+        cache.store(&key('a'), &clip(1), |motion| fs::write(motion, "m").map_err(|e| e.to_string())).unwrap();
+        let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(cache.path(&key('a'))), mode(cache.motion(&key('a'))));
     }
 }

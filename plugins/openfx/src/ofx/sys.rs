@@ -10,7 +10,7 @@ pub type Status = c_int;
 pub const OK: Status = 0;
 pub const FAILED: Status = 1;
 pub const ERROR_FATAL: Status = 2;
-pub const MISSING_HOST_FEATURE: Status = 6;
+pub const MISSING_HOST_FEATURE: Status = 4;
 pub const BAD_HANDLE: Status = 9;
 pub const REPLY_NO: Status = 13;
 pub const REPLY_DEFAULT: Status = 14;
@@ -139,11 +139,30 @@ pub struct ProgressSuiteV2 {
     pub end: Option<unsafe extern "C" fn(Handle) -> Status>,
 }
 
+/// What the host's threads call: the thread's index, how many there are, and the plugin's own argument.
+pub type ThreadFunction = unsafe extern "C" fn(c_uint, c_uint, *mut c_void);
+
+/// The beginning of the table; its mutexes are not used.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct MultiThreadSuite {
+    pub multi_thread: Option<unsafe extern "C" fn(ThreadFunction, c_uint, *mut c_void) -> Status>,
+    pub num_cpus: Option<unsafe extern "C" fn(*mut c_uint) -> Status>,
+    pub index: Option<unsafe extern "C" fn(*mut c_uint) -> Status>,
+    pub is_spawned: Option<unsafe extern "C" fn() -> c_int>,
+}
+
+pub const IMAGE_EFFECT_PLUGIN_API: &CStr = c"OfxImageEffectPluginAPI";
+pub const CHANGE_USER_EDITED: &str = "OfxChangeUserEdited";
+pub const TYPE_PARAMETER: &str = "OfxTypeParameter";
+pub const TYPE_CLIP: &str = "OfxTypeClip";
+
 pub const PROPERTY_SUITE: &CStr = c"OfxPropertySuite";
 pub const IMAGE_EFFECT_SUITE: &CStr = c"OfxImageEffectSuite";
 pub const PARAMETER_SUITE: &CStr = c"OfxParameterSuite";
 pub const MESSAGE_SUITE: &CStr = c"OfxMessageSuite";
 pub const PROGRESS_SUITE: &CStr = c"OfxProgressSuite";
+pub const MULTI_THREAD_SUITE: &CStr = c"OfxMultiThreadSuite";
 
 /// Actions, by the name that the host calls the plugin with.
 pub mod action {
@@ -181,6 +200,9 @@ pub mod property {
         SHORT_LABEL = c"OfxPropShortLabel"
         LONG_LABEL = c"OfxPropLongLabel"
         DESCRIPTION = c"OfxPropPluginDescription"
+        VERSION = c"OfxPropVersion"
+        VERSION_LABEL = c"OfxPropVersionLabel"
+        ICON = c"OfxPropIcon"
         TIME = c"OfxPropTime"
         TYPE = c"OfxPropType"
         CHANGE_REASON = c"OfxPropChangeReason"
@@ -201,6 +223,8 @@ pub mod property {
         PIXEL_DEPTH = c"OfxImageEffectPropPixelDepth"
         COMPONENTS = c"OfxImageEffectPropComponents"
         PREMULTIPLICATION = c"OfxImageEffectPropPreMultiplication"
+        IS_BACKGROUND = c"OfxImageEffectHostPropIsBackground"
+        INTERACTIVE_RENDER = c"OfxImageEffectPropInteractiveRenderStatus"
         RENDER_SCALE = c"OfxImageEffectPropRenderScale"
         RENDER_WINDOW = c"OfxImageEffectPropRenderWindow"
         REGION_OF_DEFINITION = c"OfxImageEffectPropRegionOfDefinition"
@@ -208,9 +232,9 @@ pub mod property {
         REGION_OF_INTEREST_CONDITION = c"OfxImageClipPropRoI_Condition"
         FRAME_RANGE = c"OfxImageEffectPropFrameRange"
         FRAME_VARYING = c"OfxImageEffectFrameVarying"
-        PROJECT_SIZE = c"OfxImageEffectPropProjectSize"
-        PROJECT_OFFSET = c"OfxImageEffectPropProjectOffset"
         EFFECT_DURATION = c"OfxImageEffectInstancePropEffectDuration"
+        CLIP_COLOURSPACE = c"OfxImageClipPropColourspace"
+        FRAME_RANGE_SOURCE = c"OfxImageClipPropFrameRange_Source"
         CLIP_CONNECTED = c"OfxImageClipPropConnected"
         CLIP_OPTIONAL = c"OfxImageClipPropOptional"
         IMAGE_DATA = c"OfxImagePropData"

@@ -1,19 +1,6 @@
-//! Every parameter in one table: it is what hosts are told, what the guide and its picture show, and how values are
-//! read and written.
+//! Every parameter in one table: hosts are told of it, and the guide and its picture show it.
 
-use std::ffi::{CStr, c_char, c_int};
-
-use crate::properties::Properties;
-use crate::suites::{Host, Result, c_text, check, entry};
-use crate::sys::{self, property};
-
-/// Which instances have a parameter.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Where {
-    Everywhere,
-    /// Only where the reference is a file.
-    Generator,
-}
+use std::ffi::CStr;
 
 /// What a text is.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -59,7 +46,6 @@ pub struct Parameter {
     pub hint: &'static str,
     pub kind: Kind,
     pub effect: Effect,
-    pub place: Where,
 }
 
 pub struct Group {
@@ -70,26 +56,13 @@ pub struct Group {
 }
 
 const fn parameter(name: &'static CStr, label: &'static str, kind: Kind, hint: &'static str) -> Parameter {
-    Parameter { name, label, hint, kind, effect: Effect::Generate, place: Where::Everywhere }
+    Parameter { name, label, hint, kind, effect: Effect::Generate }
 }
 
 impl Parameter {
     const fn effect(mut self, effect: Effect) -> Self {
         self.effect = effect;
         self
-    }
-
-    const fn only(mut self, place: Where) -> Self {
-        self.place = place;
-        self
-    }
-
-    /// Whether instances of a context have it.
-    pub fn is_in(&self, generator: bool) -> bool {
-        match self.place {
-            Where::Everywhere => true,
-            Where::Generator => generator,
-        }
     }
 }
 
@@ -119,7 +92,7 @@ pub mod name {
         LAST = c"referenceLast" LENGTH = c"length" SPEED = c"speed" COLOURS = c"colours" MOTION_FROM = c"motionFrom"
         MOTION_FILE = c"motionFile" SAVE_MOTION = c"saveMotion" LOAD_MOTION = c"loadMotion" BUNDLE = c"bundle"
         DEVICE = c"device" CACHE_FOLDER = c"cacheFolder" CACHE_LIMIT = c"cacheLimit" RESULT = c"result"
-        REFRESH = c"refresh"
+        REFRESH = c"refresh" MAKE = c"make" WHEN_MISSING = c"whenMissing" KEEP_FOLDER = c"keepFolder"
     }
 }
 
@@ -138,6 +111,8 @@ pub mod choice {
     pub const COLOURS_LINEAR: i32 = 2;
     pub const MOTION_OF_THE_REFERENCE: i32 = 0;
     pub const MOTION_OF_THE_FILE: i32 = 1;
+    pub const MISSING_MAKE: i32 = 0;
+    pub const MISSING_SOURCE: i32 = 2;
     pub const DEVICE_AUTO: i32 = 0;
     pub const DEVICE_CPU: i32 = 1;
 }
@@ -168,10 +143,18 @@ pub const GROUPS: &[Group] = &[
             parameter(
                 name::LIVE,
                 "Update by itself",
-                Kind::Switch(true),
-                "Status and picture change while the work goes on. Turn it off in a host that does not allow it; then \
-                 Update shows them.",
+                Kind::Switch(false),
+                "Status and picture change while the work goes on, from a thread that the host does not know. Turn it \
+                 on in a host that allows it; else Update shows them.",
             ),
+            parameter(
+                name::MAKE,
+                "Make the clip when it is rendered",
+                Kind::Switch(false),
+                "A render makes the clip that the parameters ask for, unless it is there, and waits for it. For render \
+                 queues, farms, and hosts without buttons.",
+            )
+            .effect(Effect::Picture),
         ],
     },
     Group {
@@ -278,7 +261,7 @@ pub const GROUPS: &[Group] = &[
             ),
             parameter(
                 name::COOL_UP,
-                "Cool-up",
+                "Cool-down",
                 int(5, [0, 1000], [0, 50]),
                 "Guided steps over which the guidance fades.",
             ),
@@ -316,18 +299,18 @@ pub const GROUPS: &[Group] = &[
         parameters: &[
             parameter(
                 name::REFERENCE_FILE,
-                "Reference",
+                "Reference file",
                 Kind::Text(Text::File, ""),
-                "The video whose motion is cloned (ffmpeg reads it), or an image of a folder of images.",
-            )
-            .only(Where::Generator),
+                "The video whose motion is cloned (ffmpeg reads it), or an image of a folder of images. Empty: the \
+                 source.",
+            ),
             parameter(name::WHOLE, "Whole clip", Kind::Switch(true), "The motion of the whole clip is cloned.")
                 .effect(Effect::Picture),
             parameter(
                 name::FIRST,
                 "First frame",
                 int(0, [-1_000_000, 1_000_000], [0, 1000]),
-                "Where the motion begins, unless the whole clip is taken. In a generator, counted from 0 in the file.",
+                "Where the motion begins, unless the whole clip is taken. In a reference file, counted from 0.",
             )
             .effect(Effect::Picture),
             parameter(
@@ -405,18 +388,41 @@ pub const GROUPS: &[Group] = &[
                 Kind::Choice(&["Automatic", "CPU", "CUDA 0", "CUDA 1", "CUDA 2", "CUDA 3"], choice::DEVICE_AUTO),
                 "Where the networks run. Automatic: the first NVIDIA GPU that works, else the CPU.",
             ),
+        ],
+    },
+    Group {
+        name: c"groupFiles",
+        label: "Finished clips",
+        open: false,
+        parameters: &[
+            parameter(
+                name::KEEP_FOLDER,
+                "Keep clips in",
+                Kind::Text(Text::Folder, ""),
+                "Each finished clip is kept here, a folder of pictures that other programs read. Empty: beside the \
+                 reference file, else in the user's own data folder.",
+            )
+            .effect(Effect::Picture),
+            parameter(
+                name::WHEN_MISSING,
+                "When the clip is missing",
+                Kind::Choice(&["Make it again", "Fail", "Show the source"], choice::MISSING_MAKE),
+                "A clip that is nowhere any more is made again in a render that nobody watches, where the parameters \
+                 are still those it was made with; in other renders it is an error.",
+            )
+            .effect(Effect::Picture),
             parameter(
                 name::CACHE_FOLDER,
                 "Cache folder",
                 Kind::Text(Text::Folder, ""),
-                "Where finished clips are kept. Empty: the user's own cache folder.",
+                "Copies of finished clips, for projects that ask for the same. Empty: the user's own cache folder.",
             )
             .effect(Effect::Picture),
             parameter(
                 name::CACHE_LIMIT,
                 "Cache limit (GB)",
                 double(4.0, [0.01, 10000.0], [0.5, 100.0]),
-                "When more is kept, the clips that were not shown for longest go.",
+                "When there is more, the copies that were not used for longest go.",
             ),
         ],
     },
@@ -425,7 +431,7 @@ pub const GROUPS: &[Group] = &[
         label: "Kept with the project",
         open: false,
         parameters: &[
-            parameter(name::RESULT, "Result", Kind::Text(Text::Line, ""), "Which clip of the cache is shown.")
+            parameter(name::RESULT, "Result", Kind::Text(Text::Line, ""), "Which clip is shown.")
                 .effect(Effect::Hidden),
             parameter(
                 name::REFRESH,
@@ -443,110 +449,18 @@ pub fn all() -> impl Iterator<Item = (&'static Group, &'static Parameter)> {
     GROUPS.iter().flat_map(|group| group.parameters.iter().map(move |parameter| (group, parameter)))
 }
 
+/// A switch's default, which may depend on the host.
+pub fn switch_default(parameter: &Parameter, live: bool) -> bool {
+    match parameter.kind {
+        Kind::Switch(_) if parameter.name == name::LIVE => live,
+        Kind::Switch(default) => default,
+        _ => false,
+    }
+}
+
 /// The parameter of a name.
 pub fn named(name: &CStr) -> Option<&'static Parameter> {
     all().map(|(_, parameter)| parameter).find(|parameter| parameter.name == name)
-}
-
-/// The parameters of an instance.
-pub struct Values<'a> {
-    host: &'a Host,
-    set: sys::Handle,
-}
-
-impl<'a> Values<'a> {
-    /// Those of an effect.
-    pub fn of(host: &'a Host, effect: sys::Handle) -> Result<Self> {
-        let (get, mut set) = (entry(host.effect.get_param_set)?, std::ptr::null_mut());
-        // SAFETY: the handle is the host's, here and below.
-        check(unsafe { get(effect, &mut set) })?;
-        Ok(Self { host, set })
-    }
-
-    fn handle(&self, name: &CStr) -> Result<(sys::Handle, sys::Handle)> {
-        let (mut parameter, mut properties) = (std::ptr::null_mut(), std::ptr::null_mut());
-        let get = entry(self.host.parameter.get_handle)?;
-        // SAFETY: as above.
-        check(unsafe { get(self.set, name.as_ptr(), &mut parameter, &mut properties) })?;
-        Ok((parameter, properties))
-    }
-
-    /// The value of a whole number, a choice, or a switch; its default where the host has none.
-    pub fn int(&self, name: &CStr) -> i32 {
-        let read = || -> Result<i32> {
-            let mut value: c_int = 0;
-            let (get, (handle, _)) = (entry(self.host.parameter.get_value)?, self.handle(name)?);
-            // SAFETY: parameters of these types are read into one int.
-            check(unsafe { get(handle, &mut value as *mut c_int) }).map(|()| value)
-        };
-        read().unwrap_or_else(|_| match named(name).map(|parameter| parameter.kind) {
-            Some(Kind::Int { default, .. } | Kind::Choice(_, default)) => default,
-            Some(Kind::Switch(default)) => i32::from(default),
-            _ => 0,
-        })
-    }
-
-    pub fn switch(&self, name: &CStr) -> bool {
-        self.int(name) != 0
-    }
-
-    /// The value of a number; its default where the host has none, or none that is a number.
-    pub fn double(&self, name: &CStr) -> f64 {
-        let read = || -> Result<f64> {
-            let mut value = f64::NAN;
-            let (get, (handle, _)) = (entry(self.host.parameter.get_value)?, self.handle(name)?);
-            // SAFETY: parameters of this type are read into one double.
-            check(unsafe { get(handle, &mut value as *mut f64) }).map(|()| value)
-        };
-        read().ok().filter(|value| value.is_finite()).unwrap_or_else(|| {
-            match named(name).map(|parameter| parameter.kind) {
-                Some(Kind::Double { default, .. }) => default,
-                _ => 0.0,
-            }
-        })
-    }
-
-    /// The value of a text.
-    pub fn text(&self, name: &CStr) -> String {
-        let read = || -> Result<String> {
-            let mut value: *mut c_char = std::ptr::null_mut();
-            let (get, (handle, _)) = (entry(self.host.parameter.get_value)?, self.handle(name)?);
-            // SAFETY: parameters of this type are read into one pointer, whose text is copied before the next call.
-            check(unsafe { get(handle, &mut value as *mut *mut c_char) })?;
-            // SAFETY: texts of the host end with a zero byte.
-            Ok(if value.is_null() {
-                String::new()
-            } else {
-                unsafe { CStr::from_ptr(value) }.to_string_lossy().into_owned()
-            })
-        };
-        read().unwrap_or_default()
-    }
-
-    pub fn set_int(&self, name: &CStr, value: i32) -> Result<()> {
-        let (set, (handle, _)) = (entry(self.host.parameter.set_value)?, self.handle(name)?);
-        // SAFETY: parameters of these types are set with one int.
-        check(unsafe { set(handle, value as c_int) })
-    }
-
-    pub fn set_double(&self, name: &CStr, value: f64) -> Result<()> {
-        let (set, (handle, _)) = (entry(self.host.parameter.set_value)?, self.handle(name)?);
-        // SAFETY: parameters of this type are set with one double.
-        check(unsafe { set(handle, value) })
-    }
-
-    pub fn set_text(&self, name: &CStr, value: &str) -> Result<()> {
-        let (set, (handle, _)) = (entry(self.host.parameter.set_value)?, self.handle(name)?);
-        let value = c_text(value);
-        // SAFETY: parameters of this type are set with one text, which the host copies.
-        check(unsafe { set(handle, value.as_ptr()) })
-    }
-
-    /// Whether the user may change a parameter.
-    pub fn enable(&self, name: &CStr, enabled: bool) -> Result<()> {
-        let (_, properties) = self.handle(name)?;
-        Properties::of(self.host, properties).set_int(property::PARAM_ENABLED, 0, i32::from(enabled))
-    }
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use std::ffi::CStr;
 
-use crate::suites::{Host, c_text};
-use crate::sys;
+use crate::ofx::suites::{Host, c_text};
+use crate::ofx::sys;
 
 const ERROR: &CStr = c"OfxMessageError";
 /// Hosts show a message as printf does; so the text is never the format.
