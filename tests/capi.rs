@@ -120,8 +120,7 @@ fn a_clone_with_a_picture_is_that_of_the_engine() {
     let job = start(engine, &mut reference, &settings);
     wait(job);
     let mut rust = rust_engine();
-    let scale = rust.manifest().defaults.control_scale;
-    let control = Control { kind: ControlKind::Rgb, scale, images: vec![(picture, 2)] };
+    let control = Control { kind: ControlKind::Rgb, images: vec![(picture, 2)] };
     let own = Settings { control: Some(control), ..rust_settings(rust.manifest()) };
     assert_eq!(result(job), expected(&own, &mut rust, &reference));
 }

@@ -17,7 +17,7 @@ fn a_clone_is_written_in_every_format() {
     for name in ["a.mp4", "a.webm", "a.gif", "a.webp", "frames", "sheet.png"] {
         assert!(answer.errors.contains(&format!("wrote {name}")), "{}", answer.errors);
     }
-    assert_eq!(fs::read_dir(place.at("frames")).unwrap().count(), 4);
+    assert_eq!(fs::read_dir(place.at("frames")).unwrap().count(), 5, "four frames and the marker");
     let sheet = image::open(place.at("sheet.png")).unwrap();
     assert_eq!((sheet.width(), sheet.height()), (2 * 16 + 4 * 68 - 4, 2 * 16 + 2 * 64 + 4));
     assert!(answer.output.is_empty(), "results are files, standard output is free: {}", answer.output);
@@ -116,7 +116,7 @@ fn wrong_input_is_refused_in_one_line() {
     for (options, reason) in [
         ("--size 60x64", "width 60: must be a multiple of 8"),
         ("--size 64x65", "height 65: must be a multiple of 8"),
-        ("--frames 33", "33 frames: this model takes 2 to 32"),
+        ("--frames 33", "frames 33: must be 2 to 32"),
         ("--steps 2 --guidance-steps 3", "3 guidance steps: more than the 2 steps"),
         ("--frames 4 --top-k 5", "top-k 5"),
         ("--noise-step 1000", "noise step 1000"),
@@ -296,7 +296,12 @@ fn graphs_are_exported() {
         assert!(place.at(&format!("graphs/{name}.onnx")).is_file(), "{name}\n{}", answer.errors);
     }
     assert!(place.at("graphs/weights.safetensors").is_file());
-    place.refuses("export --bundle BUNDLE --size 64x64 --frames 4 --out graphs", "not empty");
+    place.succeeds("export --bundle BUNDLE --size 64x64 --frames 4 --out graphs");
+    fs::write(place.at("graphs/notes.txt"), "mine").unwrap();
+    place.refuses(
+        "export --bundle BUNDLE --size 64x64 --frames 4 --out graphs",
+        "holds other files, such as 'notes.txt'",
+    );
     place.refuses("export --bundle BUNDLE --size 60x64 --frames 4 --out other", "width 60: must be a multiple of 8");
     place.refuses("export --bundle BUNDLE --size 64x64 --frames 4 --out missing/graphs", "missing");
 }

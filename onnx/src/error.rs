@@ -59,6 +59,8 @@ impl Error {
         let message = match error.kind() {
             Kinds::NotFound => "no such file or folder".to_string(),
             Kinds::StorageFull => "the disk is full".to_string(),
+            Kinds::PermissionDenied => "permission denied".to_string(),
+            Kinds::ReadOnlyFilesystem => "the file system is read-only".to_string(),
             _ => error.to_string(),
         };
         Self {
@@ -73,6 +75,14 @@ impl Error {
     #[must_use]
     pub fn with_path(mut self, path: impl AsRef<Path>) -> Self {
         self.path.get_or_insert_with(|| path.as_ref().into());
+        self
+    }
+
+    /// Says where it happened, before what is said already.
+    #[must_use]
+    pub fn within(mut self, place: impl std::fmt::Display) -> Self {
+        self.message = format!("{place}: {self}");
+        self.path = None;
         self
     }
 

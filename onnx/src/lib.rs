@@ -10,6 +10,7 @@ pub mod graph;
 pub mod kernels;
 pub mod manifest;
 pub mod model;
+pub mod owned;
 pub mod unfinished;
 pub mod weights;
 

@@ -17,7 +17,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::model::config::{ControlConfig, ControlKind, TextConfig, UnetConfig, VaeConfig};
-use crate::{Error, Result, unfinished};
+use crate::unfinished::Unfinished;
+use crate::{Error, Result};
 
 /// The format this library writes and the newest it reads.
 pub const FORMAT: u32 = 1;
@@ -229,9 +230,7 @@ impl Manifest {
         let path = bundle.join(MANIFEST_FILE);
         let mut text = serde_json::to_string_pretty(self).map_err(|e| Error::failure(e.to_string()))?;
         text.push('\n');
-        let mut file = unfinished::file(&path).map_err(|e| Error::io(&path, e))?;
-        std::io::Write::write_all(&mut file, text.as_bytes()).map_err(|e| Error::io(&path, e))?;
-        file.persist(&path).map_err(|e| Error::io(&path, e.error))?;
-        Ok(())
+        let file = Unfinished::file(&path).map_err(|e| Error::io(&path, e))?;
+        std::fs::write(file.path(), text).and_then(|()| file.finish()).map_err(|e| Error::io(&path, e))
     }
 }

@@ -1,5 +1,8 @@
 //! A folder to work in for tests of the command line, with a small model at hand.
 
+// Not every test file needs everything.
+#![allow(dead_code)]
+
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
@@ -18,7 +21,7 @@ pub struct Answer {
 
 /// A folder to work in, with a cache of its own.
 pub struct Place {
-    folder: TempDir,
+    pub folder: TempDir,
 }
 
 impl Place {

@@ -110,7 +110,6 @@ impl Case {
         let number = |key: &str| self.config[key].as_f64().unwrap();
         let control = self.config["kind"].as_str().map(|kind| Control {
             kind: if kind == "rgb" { ControlKind::Rgb } else { ControlKind::Scribble },
-            scale: number("controlnet_scale"),
             images: self.config["image_index"]
                 .as_array()
                 .unwrap()
@@ -119,6 +118,7 @@ impl Case {
                 .collect(),
         });
         Settings {
+            control_scale: if control.is_some() { number("controlnet_scale") } else { 1.0 },
             prompt: text("prompt"),
             negative_prompt: text("negative_prompt"),
             seed: count("seed") as u64,

@@ -34,8 +34,10 @@ use self::merge::{Plan, Weight};
 use self::model::Model;
 use self::names::{Tensors, of_network};
 use self::reader::TensorSet;
-use crate::manifest::{Defaults, FORMAT, Manifest, ScheduleConfig, Source, WEIGHTS_FILE};
+use crate::manifest::{Defaults, FORMAT, MANIFEST_FILE, Manifest, ScheduleConfig, Source, WEIGHTS_FILE};
 use crate::model::config::{ControlConfig, ControlKind, UnetConfig};
+use crate::owned::Kind;
+use crate::unfinished::{self, UnfinishedFolder};
 use crate::{Error, Result};
 
 /// What to import.
@@ -101,16 +103,18 @@ pub struct Imported {
 /// When a file cannot be read or is not what it should be, tensors are missing or unexpected, the bundle cannot be
 /// written, or `progress` breaks off.
 pub fn import(options: &ImportOptions, progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>) -> Result<Imported> {
-    let bundle = write::Unfinished::new(&options.out)?;
+    let bundle = UnfinishedFolder::new(&options.out, Kind::Bundle)?;
     let tokenizer = tokenizer::find(options.tokenizer.as_deref(), &options.base)?;
     let Planned { plan, mut manifest, mut warnings } = plan(options)?;
-    tokenizer::copy(&tokenizer, bundle.folder(), manifest.text_encoder.vocab_size)?;
-    let (fingerprint, damaged) =
-        write::weights(&plan, options.precision, &bundle.folder().join(WEIGHTS_FILE), progress)?;
+    unfinished::check_room(bundle.path(), write::size(&plan, options.precision)?)
+        .map_err(|e| e.with_path(&options.out))?;
+    tokenizer::copy(&tokenizer, bundle.path(), manifest.text_encoder.vocab_size)?;
+    let (fingerprint, damaged) = write::weights(&plan, options.precision, &bundle.path().join(WEIGHTS_FILE), progress)?;
     warnings.extend(damaged);
     manifest.fingerprint = fingerprint;
-    manifest.write(bundle.folder())?;
-    bundle.finish()?;
+    manifest.write(bundle.path())?;
+    // The preview map is put into the manifest of the finished bundle.
+    bundle.finish(&[MANIFEST_FILE])?;
     Ok(Imported { manifest, warnings })
 }
 

@@ -1,18 +1,17 @@
-//! Writes a bundle's weights one at a time, and puts the finished bundle in its place.
+//! Writes a bundle's weights one at a time.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use safetensors::Dtype;
 use serde_json::json;
-use tempfile::TempDir;
 
 use super::Progress;
-use super::merge::{Plan, Precision};
-use crate::manifest::{MANIFEST_FILE, Manifest, TOKENIZER_FOLDER, WEIGHTS_FILE};
-use crate::{Error, Result, unfinished};
+use super::merge::{Plan, Precision, Weight};
+use crate::manifest::WEIGHTS_FILE;
+use crate::{Error, Result};
 
 /// The buffer between a weight and the disk.
 const BUFFER: usize = 1 << 20;
@@ -38,6 +37,17 @@ pub fn weights(
     Ok((hashing.hasher.finalize().to_hex().to_string(), warnings))
 }
 
+/// Bytes of all weights, as written.
+pub fn size(plan: &Plan, precision: Precision) -> Result<u64> {
+    plan.values().map(|weight| Ok(stored(weight, precision)?.1)).sum()
+}
+
+/// The type that a weight is written as, and its bytes.
+fn stored(weight: &Weight, precision: Precision) -> Result<(Dtype, u64)> {
+    let dtype = weight.dtype(precision)?;
+    Ok((dtype, weight.tensor.shape.iter().product::<usize>() as u64 * dtype.bitsize() as u64 / 8))
+}
+
 fn stream(
     plan: &Plan,
     precision: Precision,
@@ -49,8 +59,7 @@ fn stream(
     let mut order = plan
         .iter()
         .map(|(name, weight)| {
-            let dtype = weight.dtype(precision)?;
-            let length = weight.tensor.shape.iter().product::<usize>() as u64 * dtype.bitsize() as u64 / 8;
+            let (dtype, length) = stored(weight, precision)?;
             Ok((name, weight, dtype, length))
         })
         .collect::<Result<Vec<_>>>()?;
@@ -129,86 +138,6 @@ impl<W: Write> Write for Hashing<W> {
 
     fn flush(&mut self) -> std::io::Result<()> {
         self.inner.flush()
-    }
-}
-
-/// A bundle that is being made in a folder beside its place; dropped unfinished, it leaves nothing.
-pub struct Unfinished {
-    place: PathBuf,
-    folder: TempDir,
-}
-
-impl Unfinished {
-    /// Makes the folder, after checking that a finished bundle may take `place`: it is free, an empty folder, or a
-    /// bundle with nothing else in it.
-    ///
-    /// # Errors
-    /// When it may not, or the folder cannot be made.
-    pub fn new(place: &Path) -> Result<Self> {
-        // A link is followed, so that the bundle it leads to is replaced and not the link.
-        let place = match std::fs::symlink_metadata(place) {
-            Ok(_) => std::fs::canonicalize(place).map_err(|e| Error::io(place, e))?,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => place.to_path_buf(),
-            Err(e) => return Err(Error::io(place, e)),
-        };
-        if place.exists() {
-            check_replaceable(&place)?;
-        }
-        let folder = unfinished::folder(&place).map_err(|e| Error::io(unfinished::parent(&place), e))?;
-        Ok(Self { place, folder })
-    }
-
-    /// The folder to fill.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
-    /// Puts the folder in its place. A bundle that was there is gone only when the new one is in place.
-    ///
-    /// # Errors
-    /// When the file system refuses.
-    pub fn finish(self) -> Result<()> {
-        let place = &self.place;
-        let old = if place.exists() {
-            check_replaceable(place)?;
-            let aside = unfinished::folder(place).map_err(|e| Error::io(unfinished::parent(place), e))?;
-            std::fs::rename(place, aside.path().join("bundle")).map_err(|e| Error::io(place, e))?;
-            Some(aside)
-        } else {
-            None
-        };
-        if let Err(error) = std::fs::rename(self.folder.path(), place) {
-            if let Some(aside) = &old {
-                std::fs::rename(aside.path().join("bundle"), place).map_err(|e| Error::io(place, e))?;
-            }
-            return Err(Error::io(place, error));
-        }
-        // It has moved: there is nothing left to delete.
-        let _ = self.folder.keep();
-        Ok(())
-    }
-}
-
-fn check_replaceable(place: &Path) -> Result<()> {
-    let refuse = |why: String| {
-        Err(Error::input(format!("{why}, so it is not replaced; choose another place for the bundle")).with_path(place))
-    };
-    if !place.is_dir() {
-        return refuse("this exists and is no bundle".into());
-    }
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(place).map_err(|e| Error::io(place, e))? {
-        names.push(entry.map_err(|e| Error::io(place, e))?.file_name());
-    }
-    if names.is_empty() {
-        return Ok(());
-    }
-    if !names.iter().any(|name| name == MANIFEST_FILE) || Manifest::read(place).is_err() {
-        return refuse("this folder exists and is no bundle".into());
-    }
-    match names.iter().find(|name| ![MANIFEST_FILE, WEIGHTS_FILE, TOKENIZER_FOLDER].iter().any(|known| name == known)) {
-        Some(other) => refuse(format!("this bundle holds something else too ('{}')", other.display())),
-        None => Ok(()),
     }
 }
 

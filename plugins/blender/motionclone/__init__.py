@@ -2,23 +2,28 @@
 
 import bpy
 
-from . import jobs, operators, panel, properties
+from . import jobs, operators, panel, preferences, properties
 
 CLASSES = (
     properties.MOTIONCLONE_settings,
-    properties.MOTIONCLONE_preferences,
+    preferences.MOTIONCLONE_preferences,
     operators.MOTIONCLONE_OT_clone,
     operators.MOTIONCLONE_OT_batch,
     operators.MOTIONCLONE_OT_regenerate,
     operators.MOTIONCLONE_OT_extract,
     operators.MOTIONCLONE_OT_apply,
     operators.MOTIONCLONE_OT_cancel,
+    operators.MOTIONCLONE_OT_save,
     operators.MOTIONCLONE_OT_clear,
     operators.MOTIONCLONE_OT_test,
     panel.MOTIONCLONE_PT_clone,
     panel.MOTIONCLONE_PT_jobs,
     panel.MOTIONCLONE_PT_motions,
 )
+
+
+# The preferences show jobs, which depend on them.
+preferences.MOTIONCLONE_preferences.draw = panel.draw_preferences
 
 
 def register():
@@ -28,7 +33,9 @@ def register():
 
 
 def unregister():
-    jobs.close_session()
-    del bpy.types.Scene.motionclone
-    for kind in reversed(CLASSES):
-        bpy.utils.unregister_class(kind)
+    try:
+        jobs.close_session()
+    finally:
+        del bpy.types.Scene.motionclone
+        for kind in reversed(CLASSES):
+            bpy.utils.unregister_class(kind)

@@ -6,10 +6,10 @@ from pathlib import Path
 import bpy
 from bpy.props import BoolProperty, IntProperty, StringProperty
 
-from . import jobs, properties, strips
+from . import jobs, preferences, references, strips
 
-# What is told to the user in a report rather than as a fault of the extension; the library's errors are RuntimeErrors.
-TOLD = (strips.StripError, OSError, RuntimeError)
+# Reported to the user, rather than as faults of the extension; the library's errors are RuntimeErrors.
+USER_ERRORS = (strips.StripError, OSError, RuntimeError)
 
 
 class _Sequencer:
@@ -26,7 +26,7 @@ class _Sequencer:
     def execute(self, context):
         try:
             self.start(context, strips.sequencer_scene(context))
-        except TOLD as error:
+        except USER_ERRORS as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         return {"FINISHED"}
@@ -83,7 +83,8 @@ class MOTIONCLONE_OT_regenerate(_Sequencer, bpy.types.Operator):
         values = {name: kept.get(name, now[name]) for name in now}
         if self.new_seed:
             values["seed"] = random.randrange(2**31)
-        strip = strips.reference(scene, kept["reference"])
+        found = references.marked(scene, kept.get("reference_id"), kept["reference"])
+        strip = strips.reference(scene, found.name if found else kept["reference"])
         jobs.clone(context, strip, values, kept["motion"])
 
 
@@ -143,6 +144,29 @@ class MOTIONCLONE_OT_cancel(bpy.types.Operator):
         return {"FINISHED"}
 
 
+class MOTIONCLONE_OT_save(bpy.types.Operator):
+    """Write this finished result into the folder that is chosen now"""
+
+    bl_idname = "motionclone.save"
+    bl_label = "Save"
+
+    index: IntProperty(name="Job", description="Place in the queue", options={"SKIP_SAVE"})
+
+    @classmethod
+    def poll(cls, _context):
+        return jobs.session is not None and any(job.unsaved for job in jobs.session.jobs)
+
+    def execute(self, context):
+        for job in jobs.session.jobs[self.index : self.index + 1]:
+            try:
+                if job.unsaved:
+                    jobs.save(job, context)
+            except USER_ERRORS as error:
+                self.report({"ERROR"}, str(error))
+                return {"CANCELLED"}
+        return {"FINISHED"}
+
+
 class MOTIONCLONE_OT_clear(bpy.types.Operator):
     """Forget the jobs that have ended"""
 
@@ -165,5 +189,5 @@ class MOTIONCLONE_OT_test(bpy.types.Operator):
     bl_label = "Test"
 
     def execute(self, context):
-        jobs.open_session().examine(properties.place(context))
+        jobs.open_session().examine(preferences.place(context))
         return {"FINISHED"}

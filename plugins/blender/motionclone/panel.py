@@ -1,8 +1,8 @@
-"""The panels in the sequencer's sidebar."""
+"""The panels in the sequencer's sidebar, and the preferences."""
 
 import bpy
 
-from . import jobs, properties, strips
+from . import gather, icons, jobs, preferences, strips
 
 
 class _Sidebar:
@@ -59,13 +59,24 @@ class MOTIONCLONE_PT_clone(_Sidebar, bpy.types.Panel):
         layout.operator("motionclone.regenerate", icon="FILE_REFRESH")
 
 
+def draw_preferences(self, _context):
+    """Draws the preferences, and what the Test button has found."""
+    layout = self.layout
+    for name in ("bundle", "device", "device_number", "library", "onnxruntime", "motions"):
+        if name != "device_number" or self.device == "CUDA":
+            layout.prop(self, name)
+    layout.operator("motionclone.test")
+    for line in jobs.session.found if jobs.session else ():
+        layout.label(text=line)
+
+
 def _size(context, scene, strip):
     """The new clip's size, where it is known already."""
-    defaults = jobs.session.defaults(properties.place(context)) if jobs.session else None
+    defaults = jobs.session.defaults(preferences.place(context)) if jobs.session else None
     values = {name: getattr(scene.motionclone, name) for name in ("size", "side", "frames")}
     if values["size"] == "MODEL" and defaults is None:
         return "the model's own size"
-    return "{}x{}, {} frames".format(*jobs.size_of(values, defaults, strips.rectangle(scene, strip)))
+    return "{}x{}, {} frames".format(*gather.size_of(values, defaults, strips.rectangle(scene, strip)))
 
 
 class MOTIONCLONE_PT_jobs(_Sidebar, bpy.types.Panel):
@@ -83,13 +94,15 @@ class MOTIONCLONE_PT_jobs(_Sidebar, bpy.types.Panel):
             row.label(text=job.request.title, icon="ERROR" if job.state == "FAILED" else "NONE")
             if job.ended:
                 box.label(text=job.message)
+                if job.unsaved:
+                    box.operator("motionclone.save", icon="FILE_TICK").index = index
             else:
                 row.operator("motionclone.cancel", text="", icon="X").index = index
                 text = f"{job.message} {job.step}/{job.total}" if job.total else job.message
                 if job.seconds_left is not None:
                     text += f", {round(job.seconds_left)} s left"
                 box.progress(factor=job.share, text=text)
-            icon = jobs.preview_icon(job)
+            icon = icons.preview_icon(job)
             if icon:
                 box.template_icon(icon, scale=6)
         if jobs.session.warning:
@@ -107,7 +120,7 @@ class MOTIONCLONE_PT_motions(_Sidebar, bpy.types.Panel):
         layout.operator("motionclone.extract")
         for folder, text in jobs.motions(context):
             row = layout.row()
-            icon = jobs.motion_icon(folder)
+            icon = icons.motion_icon(folder)
             if icon:
                 row.template_icon(icon, scale=2)
             row.label(text=text)

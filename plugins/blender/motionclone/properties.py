@@ -1,15 +1,12 @@
-"""What the user sets: in the scene, saved with the file, and in the preferences."""
-
-import os
-from pathlib import Path
+"""The settings of a clone: in the scene, saved with the file."""
 
 import bpy
 from bpy.props import EnumProperty, FloatProperty, IntProperty, PointerProperty, StringProperty
 
 QUALITIES = [
-    ("DRAFT", "Draft", "A quarter of the model's steps"),
-    ("BALANCED", "Balanced", "Half of the model's steps"),
-    ("FULL", "Full", "All of the model's steps"),
+    ("DRAFT", "Draft", "Fewer steps, to see whether the motion is right"),
+    ("STANDARD", "Standard", "The model's own steps"),
+    ("BEST", "Best", "Twice the model's own steps"),
     ("CUSTOM", "Custom", "As many steps as set below"),
 ]
 
@@ -43,9 +40,13 @@ class MOTIONCLONE_settings(bpy.types.PropertyGroup):
     image_scale: FloatProperty(name="Image Strength", default=1.0, min=0.0, max=2.0)
     seed: IntProperty(name="Seed", default=2025, min=0, description="The same seed gives the same clip")
     strength: FloatProperty(
-        name="Motion Strength", default=1.0, min=0.0, max=5.0, description="How closely the motion is followed"
+        name="Motion Strength",
+        default=1.0,
+        min=0.0,
+        max=5.0,
+        description="How strictly the motion is followed: 1 is the model's own, 0 leaves the motion to the model",
     )
-    quality: EnumProperty(name="Quality", items=QUALITIES, default="FULL")
+    quality: EnumProperty(name="Quality", items=QUALITIES, default="STANDARD")
     steps: IntProperty(name="Steps", default=50, min=1, max=1000)
     size: EnumProperty(
         name="Size",
@@ -70,67 +71,3 @@ class MOTIONCLONE_settings(bpy.types.PropertyGroup):
     folder: StringProperty(
         name="Folder", subtype="DIR_PATH", description="Gets the new clips; motionclone beside the file when empty"
     )
-
-
-class MOTIONCLONE_preferences(bpy.types.AddonPreferences):
-    bl_idname = __package__
-
-    bundle: StringProperty(
-        name="Bundle",
-        subtype="DIR_PATH",
-        description="The folder of the model, made by `motionclone import`; the small model of the extension when empty",
-    )
-    device: EnumProperty(
-        name="Device",
-        items=[
-            ("AUTO", "Automatic", "The first NVIDIA GPU that works, otherwise the CPU"),
-            ("CPU", "CPU", "The processor"),
-            ("CUDA", "CUDA", "An NVIDIA GPU"),
-        ],
-    )
-    device_number: IntProperty(name="GPU", min=0, max=63, description="Which of several NVIDIA GPUs")
-    library: StringProperty(
-        name="Library", subtype="FILE_PATH", description="The motionclone library; that of the extension when empty"
-    )
-    onnxruntime: StringProperty(
-        name="ONNX Runtime",
-        subtype="FILE_PATH",
-        description="The ONNX Runtime library; the one beside the motionclone library when empty",
-    )
-    motions: StringProperty(
-        name="Motions", subtype="DIR_PATH", description="The motion library; in Blender's own data folder when empty"
-    )
-
-    def draw(self, _context):
-        from . import jobs
-
-        layout = self.layout
-        for name in ("bundle", "device", "device_number", "library", "onnxruntime", "motions"):
-            if name != "device_number" or self.device == "CUDA":
-                layout.prop(self, name)
-        layout.operator("motionclone.test")
-        for line in jobs.session.found if jobs.session else ():
-            layout.label(text=line)
-
-
-def preferences(context):
-    return context.preferences.addons[__package__].preferences
-
-
-def place(context):
-    """Where the work is done."""
-    from .session import Place
-
-    chosen = preferences(context)
-    absolute = {
-        name: bpy.path.abspath(getattr(chosen, name)) if getattr(chosen, name) else ""
-        for name in ("bundle", "library", "onnxruntime")
-    }
-    return Place(device=chosen.device, device_number=chosen.device_number, **absolute)
-
-
-def motions_folder(context):
-    chosen = preferences(context).motions
-    if chosen:
-        return Path(bpy.path.abspath(chosen))
-    return Path(bpy.utils.user_resource("DATAFILES", path=os.path.join("motionclone", "motions")))

@@ -4,22 +4,29 @@ Nothing here knows of Blender: work that waits (loading a library, making an eng
 worker thread, and bpy must not be called from there. Blender asks `Session.poll` how things stand.
 """
 
+import contextlib
 import json
-import os
-import shutil
-import tempfile
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import library, png
+from . import library, png, results
+from .worker import Worker
 
 # The small model that comes with the extension, for when no bundle is chosen.
 EMBEDDED = Path(__file__).parent / "bundle"
-# How much of the model's denoising steps a quality preset takes.
-QUALITIES = {"DRAFT": 0.25, "BALANCED": 0.5, "FULL": 1.0}
+# The engine's qualities, in steps of the model's own.
+QUALITIES = {
+    "DRAFT": lambda own: -(-own * 2 // 5),
+    "STANDARD": lambda own: own,
+    "BEST": lambda own: max(own, min(2 * own, LONGEST_RUN)),
+}
+# Steps of the noise schedule that all models of this kind have.
+LONGEST_RUN = 1000
+# Seconds that Blender waits at its end, or when the extension is disabled.
+CLOSING_LIMIT = 5.0
 
 
 @dataclass(frozen=True)
@@ -61,20 +68,22 @@ class Request:
     motion: str = ""  # file to clone from in place of a reference
     images: library.Images | None = None
     folder: Path | None = None  # that gets the results
+    fallbacks: tuple = ()  # folders for when that one fails in the end
     name: str = "clone"
     thumbnail: library.Clip | None = None  # of an extraction
     info: dict = field(default_factory=dict)
 
 
 def settings(values, quality, defaults):
-    """The library's settings: a preset scales the steps of the model and their shares, `strength` the model's weight
-    of the motion."""
-    values = dict(values)
+    """The library's settings: a quality sets the steps, and they the model's own shares of them; `strength` is a factor
+    on the model's weight of the motion."""
+    values, own = dict(values), defaults["steps"]
     weight = defaults["motion_weight"] * values.pop("strength", 1.0)
-    steps = values.get("steps") or max(1, round(defaults["steps"] * QUALITIES[quality]))
-    shares = ("guidance_steps", "warm_up", "cool_up")
-    scaled = {name: int(defaults[name] * steps / defaults["steps"]) for name in shares}
-    return {**scaled, **values, "steps": steps, "motion_weight": weight}
+    steps = values.get("steps") or QUALITIES.get(quality, QUALITIES["STANDARD"])(own)
+    # Rounded, and what the model has at all stays at least one step.
+    share = lambda number: max((2 * number * steps + own) // (2 * own), int(number > 0))
+    shares = {name: share(defaults[name]) for name in ("guidance_steps", "warm_up", "cool_up")}
+    return {**shares, **values, "steps": steps, "motion_weight": weight}
 
 
 class Job:
@@ -94,6 +103,9 @@ class Job:
         # For whoever takes the frames and draws the preview.
         self.gathering, self.drawn = None, 0
         self.files, self.used = [], {}
+        self.note = ""  # where the files are, when that is not the folder of the request
+        # Whether there is a result that could not be written anywhere; it is kept in memory.
+        self.unsaved = False
         self.started = time.monotonic()
         self.cancelled = threading.Event()
         self._work = self._native = self._next = None
@@ -122,9 +134,13 @@ class Job:
         self.gathering = None
         # Frames are large, and the job stays in the panel's list.
         self.request.reference = self.request.images = None
-        if self._native:
-            self._native.close()
-            self._native = None
+        if not self.unsaved:
+            self._release()
+
+    def _release(self):
+        native, self._native = self._native, None
+        if native:
+            native.close()
 
 
 class Session:
@@ -135,7 +151,7 @@ class Session:
         self.warning = ""  # the last one of the library
         self.found = []  # what the last examination found
         self._examination, self._added = None, 0
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="motionclone")
+        self._worker = Worker("motionclone")
         self._engines = {}
         self._defaults = {}
 
@@ -179,27 +195,40 @@ class Session:
             if not job.ended:
                 try:
                     self._advance(job)
-                except (library.LibraryError, OSError, ValueError) as error:
+                except Exception as error:
+                    # Anything else would end Blender's timer, and the other jobs with it.
+                    if not isinstance(error, (library.LibraryError, OSError, ValueError)):
+                        with contextlib.suppress(OSError):  # The console may be closed.
+                            traceback.print_exc()
                     job.fail(error)
                 if job.ended:
                     ended.append(job)
         return ended
 
+    def save(self, job, folder):
+        """Tries again to write a result that could not be written."""
+        job.request.folder, job.unsaved = folder, False
+        job.state, job.message = "RUNNING", "Writing files"
+        job.cancelled.clear()
+        job._work, job._next = self._worker.submit(self._write, job), lambda job: job._end("DONE", "Done")
+
     def clear(self):
-        """Forgets the jobs that have ended."""
+        """Forgets the jobs that have ended, with results that were not written."""
+        for job in self.jobs:
+            if job.ended:
+                job._release()
         self.jobs = [job for job in self.jobs if not job.ended]
 
-    def close(self):
-        """Cancels everything and waits for the threads, no longer than a step."""
+    def close(self, limit=CLOSING_LIMIT):
+        """Cancels everything. A step of the library may take minutes, so it is waited for up to `limit` seconds; says
+        whether all has ended. What has not is ended by its own thread, which nobody waits for."""
         for job in self.jobs:
             job.cancel()
-        self._worker.shutdown(wait=True, cancel_futures=True)
+        ended = self._worker.close(self._close, limit)
         for job in self.jobs:
             if not job.ended:
-                job._end("CANCELLED", "Cancelled")
-        for engine in self._engines.values():
-            engine.close()
-        self._engines.clear()
+                job.state, job.message = "CANCELLED", "Cancelled"
+        return ended
 
     def _advance(self, job):
         if job._work:
@@ -236,6 +265,13 @@ class Session:
         job.wants_frames = True
 
     # On the worker thread, below.
+
+    def _close(self):
+        """Destroys what the library holds. A job's end is waited for by its engine."""
+        for job in self.jobs:
+            job._release()
+        while self._engines:
+            self._engines.popitem()[1].close()
 
     def _engine(self, place):
         """The engine for a place. Those of other places are given up once nothing uses them."""
@@ -292,27 +328,25 @@ class Session:
             job._native.cancel()
 
     def _write(self, job):
-        """Writes the results into a folder of their own, which is there whole or not at all."""
-        request = job.request
-        if request.kind == "EXTRACT":
-            parts = self._motion_files(job)
-        else:
-            parts = self._frame_files(job)
-        request.folder.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=request.folder))
-        try:
-            names = []
-            for name, write in parts:
+        """Writes the results into the request's folder, else into one of the fallbacks. Where that fails, too, they are
+        kept in memory: what is finished is not lost to a full disk."""
+        request, failures = job.request, []
+        make = self._motion_files if request.kind == "EXTRACT" else self._frame_files
+        for folder in (request.folder, *request.fallbacks):
+            try:
+                job.files = results.write(folder, request.name, _until_cancelled(job, make(job)))
+            except (OSError, library.LibraryError) as error:
                 if job.cancelled.is_set():
-                    raise library.LibraryError("Cancelled", library.CANCELLED)
-                write(unfinished / name)
-                names.append(name)
-            os.chmod(unfinished, 0o755)
-            folder = claim(request.folder, request.name, unfinished)
-        except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            raise
-        job.files = [folder / name for name in names]
+                    raise
+                failures.append(f"{folder} could not be written ({results.reason(error)})")
+                continue
+            if failures:
+                job.note = f"{failures[0]}, so the result is in {job.files[0].parent}"
+            return
+        job.unsaved = True
+        raise results.ResultsError(
+            f"The result is finished, but {', and '.join(failures)}. Make room or choose another folder, and press Save."
+        )
 
     def _frame_files(self, job):
         clip, used = job._native.frames(), job.used
@@ -353,18 +387,8 @@ def small(clip, side=128):
     return library.Clip(bytearray().join(rows), 1, len(rows[0]) // 3, len(rows))
 
 
-def claim(parent, name, unfinished):
-    """Renames a finished folder to `name`, with a number behind it that no other folder has."""
-    for number in range(1, 10000):
-        folder = parent / f"{name}-{number:03}"
-        if folder.exists():
-            continue
-        try:
-            os.rename(unfinished, folder)
-        except OSError:
-            # Another program took the name in the meantime.
-            if folder.exists():
-                continue
-            raise
-        return folder
-    raise OSError(f"{parent} has too many results of the name {name}: choose another folder")
+def _until_cancelled(job, parts):
+    for part in parts:
+        if job.cancelled.is_set():
+            raise library.LibraryError("Cancelled", library.CANCELLED)
+        yield part

@@ -4,6 +4,7 @@ Names that differ between Blender 4.2 and 5 are looked up with hasattr, never by
 Modules that take long to import are imported where they are used: Blender's start does not wait for them.
 """
 
+import os
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -75,14 +76,56 @@ def reference(scene, name):
         raise StripError(f"{strip.name} is a sound: select a strip with a picture.")
     if length(strip) < 2:
         raise StripError(f"{strip.name} is one frame long, and motion needs at least two.")
+    if scene.library:
+        raise StripError(f"The scene {scene.name} is linked from another file, so it takes no new strips.")
     return strip
 
 
 def spread(first, last, count):
-    """`count` frames, evenly from the first to the last."""
+    """`count` frames, evenly from the first to the last: those that the library takes of a clip."""
     if count == 1:
         return [first]
-    return [first + round((last - first) * index / (count - 1)) for index in range(count)]
+    # As the library counts: numpy's linspace, cut off to whole numbers, with the last one exact.
+    step = (last - first) / (count - 1)
+    return [first + int(index * step) for index in range(count - 1)] + [last]
+
+
+def check_media(scene, strip, numbers, decode=False):
+    """Complains of media that a strip shows at one of those frames of the timeline and that are missing or broken, which
+    Blender draws as if nothing were wrong. Pictures are only looked into with `decode`."""
+    path = lambda text: bpy.path.abspath(text, library=scene.library)
+    if strip.type == "MOVIE":
+        _check_file(strip, path(strip.filepath), strip.reload_if_needed)
+    elif strip.type == "IMAGE":
+        shown = (strip.strip_elem_from_frame(number) for number in numbers)
+        for name in dict.fromkeys(element.filename for element in shown if element):
+            file = os.path.join(path(strip.directory), name)
+            _check_file(strip, file, lambda: not decode or _is_image(file))
+    elif strip.type == "MOVIECLIP" and strip.clip and strip.clip.source == "MOVIE":
+        _check_file(strip, path(strip.clip.filepath), lambda: True)
+    inputs = [getattr(strip, name, None) for name in ("input_1", "input_2")]
+    if strip.type == "META":
+        inputs = collection(strip)
+    for below in filter(None, inputs):
+        covered = [number for number in numbers if start(below) <= number < end(below)]
+        if covered and below.type not in SILENT:
+            check_media(scene, below, covered, decode)
+
+
+def _check_file(strip, file, is_sound):
+    if not os.path.isfile(file):
+        raise StripError(f"{strip.name} is offline: there is no file {file}.")
+    if not is_sound():
+        raise StripError(f"{strip.name} cannot be read: Blender finds no picture in {file}.")
+
+
+def _is_image(file):
+    """Whether Blender can read a picture."""
+    image = bpy.data.images.load(file)
+    try:
+        return image.size[0] > 0
+    finally:
+        bpy.data.images.remove(image)
 
 
 def _animated(scene, strip):
@@ -204,7 +247,11 @@ def image_clip(image):
         raise StripError(f"The image {image.name} has no pixels of colour: choose another one.")
     pixels = np.empty(width * height * 4, np.float32)
     image.pixels.foreach_get(pixels)
-    colour = pixels.reshape(height, width, 4)[::-1, :, :3].clip(0, 1)
+    pixels = pixels.reshape(height, width, 4)[::-1]
+    colour = pixels[..., :3].clip(0, 1)
+    if image.alpha_mode == "STRAIGHT" and not image.is_float:
+        # Over black, as in the sequencer, so that hidden colour does not count. Float images are premultiplied.
+        colour = colour * pixels[..., 3:].clip(0, 1)
     if image.is_float:
         # Float images are in linear light.
         colour = np.where(colour <= 0.0031308, colour * 12.92, 1.055 * colour ** (1 / 2.4) - 0.055)

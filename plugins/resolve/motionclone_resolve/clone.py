@@ -1,24 +1,28 @@
-"""From a clip's file to a result of the clip's length: ffmpeg cuts, `motionclone` clones, ffmpeg makes it fit."""
+"""From a clip's file to a result of the clip's length: `motionclone` reads and clones, ffmpeg makes it fit."""
 
+import json
 import os
-import re
 import shutil
-import signal
-import subprocess
-import sys
-import tempfile
-import threading
-from collections import deque
 from dataclasses import dataclass
-from fractions import Fraction
 
+from . import programs, results
+from .console import say
 from .problem import Cancelled, Problem
 
-# Frames with a shorter side beyond this are scaled down: the model sees far less.
-LARGEST_SIDE = 1080
-PROGRESS = re.compile(r"^(?P<stage>[a-z ]+): (?:step|frame) (?P<step>\d+) of (?P<total>\d+)(?:, (?P<details>.*))?$")
-PATIENCE = 20
-"""Seconds a cancelled program has to end by itself."""
+ENCODER = "prores_ks"
+STAGES = {
+    "load": "loading networks",
+    "encode": "encoding",
+    "extract": "reading the motion",
+    "denoise": "making the clip",
+    "decode": "decoding",
+    "write": "writing frames",
+}
+"""The stages of `motionclone`, as the page shows them."""
+FRAME, PRORES = 3, 1
+"""Bytes of a pixel at most, of a frame as PNG and as ProRes."""
+SIZE, FRAMES = "128x128", 16
+"""The clip of the small model, where nothing is chosen."""
 
 
 @dataclass(frozen=True)
@@ -37,25 +41,6 @@ class Settings:
     """Whether frames between those of the model are interpolated along the motion."""
 
 
-def find_ffmpeg(program=None):
-    """ffmpeg where `motionclone` looks for it: MOTIONCLONE_FFMPEG, beside the program, PATH."""
-    named = os.environ.get("MOTIONCLONE_FFMPEG")
-    if named:
-        if not shutil.which(named):
-            raise Problem(f"MOTIONCLONE_FFMPEG names no program: {named}.")
-        return named
-    beside = os.path.join(os.path.dirname(program or ""), "ffmpeg.exe" if os.name == "nt" else "ffmpeg")
-    found = beside if program and os.path.isfile(beside) else shutil.which("ffmpeg")
-    if not found:
-        raise Problem("ffmpeg was not found; install it, put it beside motionclone, or set MOTIONCLONE_FFMPEG.")
-    return found
-
-
-def find_program(chosen=""):
-    """The `motionclone` program: the chosen one, MOTIONCLONE_PROGRAM, PATH; empty when there is none."""
-    return chosen or os.environ.get("MOTIONCLONE_PROGRAM") or shutil.which("motionclone") or ""
-
-
 def check(settings):
     """Complains about settings that cannot work, before anything is begun."""
     if not settings.prompt.strip():
@@ -66,46 +51,45 @@ def check(settings):
         raise Problem(f"The model bundle {settings.bundle} is no folder made by motionclone import.")
     if not settings.folder or not os.path.isabs(settings.folder):
         raise Problem(f"The results folder must be a full path; it is {settings.folder or 'empty'}.")
-    find_ffmpeg(settings.program)
+    programs.check_encoder(programs.find_ffmpeg(settings.program), ENCODER)
 
 
-def cut_command(clip, settings, out):
-    """Cuts exactly the frames that the timeline shows, without loss."""
-    # Half a frame early, so that rounding of timestamps never skips the first frame.
-    seconds = max(Fraction(0), (clip.source_start - Fraction(1, 2)) / clip.source_rate)
-    side = f"min(1,{LARGEST_SIDE}/min(iw,ih))"
-    return [
-        find_ffmpeg(settings.program), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "error",
-        "-progress", "pipe:1", "-ss", f"{float(seconds):.6f}", "-i", "file:" + clip.path,
-        "-map", "0:v:0", "-frames:v", str(clip.source_frames), "-vf", f"scale='trunc(iw*{side}/2)*2':'trunc(ih*{side}/2)*2'",
-        "-c:v", "ffv1", "-fflags", "+bitexact", "-n", "file:" + out,
-    ]  # fmt: skip
-
-
-def clone_command(settings, reference, out):
-    """Clones the motion of the cut into a folder of PNG files."""
-    words = [settings.program, "clone", f"--reference={reference}", f"--prompt={settings.prompt}"]
+def clone_command(clip, settings, out):
+    """Clones the motion of what the clip shows of its file into a folder of PNG files."""
+    source = clip.source
+    words = [settings.program, "clone", f"--reference={source.path}", f"--prompt={settings.prompt}"]
+    words += [f"--start={float(source.start):.6f}", f"--end={float(source.end):.6f}"]
     words += [f"--bundle={settings.bundle}"] if settings.bundle else []
     words += [f"--negative={settings.negative}"] if settings.negative else []
-    return words + list(settings.options) + [f"--out={out}"]
+    return words + list(settings.options) + ["--progress=json", f"--out={out}"]
 
 
 def fit_command(clip, settings, frames, count, out):
     """Spreads `count` frames over exactly the clip's length at the timeline's rate.
 
     The timeline's rate keeps Resolve from rounding the length; ProRes is read by it on every system, free edition too.
+    Colours are converted for BT.709 and the file says so: what says nothing is read as BT.709, and ffmpeg converts for
+    BT.601 unless asked.
     """
     rate = clip.timeline_rate
     shown = f"{rate.numerator}/{rate.denominator}"
     spread = count * rate / clip.duration
-    between = f"minterpolate=fps={shown}:mi_mode=mci" if settings.smooth and spread < rate else f"fps={shown}"
+    filters = ["scale=flags=accurate_rnd+full_chroma_int:in_range=pc:out_color_matrix=bt709:out_range=tv"]
+    if settings.smooth and spread < rate:
+        filters += ["format=yuv444p", f"minterpolate=fps={shown}:mi_mode=mci"]
+    else:
+        filters += ["format=yuv422p10le", f"fps={shown}"]
+    # Frames that interpolation leaves out at the end repeat the last one.
+    filters.append(f"tpad=stop_mode=clone:stop={clip.duration}")
+    filters.append("setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv")
     return [
-        find_ffmpeg(settings.program), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "error",
+        programs.find_ffmpeg(settings.program), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "error",
         "-progress", "pipe:1", "-framerate", f"{spread.numerator}/{spread.denominator}",
         "-i", "file:" + os.path.join(frames.replace("%", "%%"), "frame_%04d.png"),
-        # Frames that interpolation leaves out at the end repeat the last one.
-        "-vf", f"{between},tpad=stop_mode=clone:stop={clip.duration}", "-frames:v", str(clip.duration),
-        "-r", shown, "-c:v", "prores_ks", "-profile:v", "3", "-pix_fmt", "yuv422p10le", "-n", "-f", "mov", "file:" + out,
+        "-vf", ",".join(filters), "-frames:v", str(clip.duration),
+        "-r", shown, "-c:v", ENCODER, "-profile:v", "3", "-pix_fmt", "yuv422p10le",
+        "-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv",
+        "-n", "-f", "mov", "file:" + out,
     ]  # fmt: skip
 
 
@@ -113,131 +97,101 @@ def clone(clip, settings, report, cancelled):
     """Makes the result and returns its path.
 
     `report(what, done)` hears the stage and its part done, 0 to 1; `cancelled` is an event that ends the work. Nothing
-    but a whole result is left behind.
+    but a whole result is left behind, or the frames of a clip that was finished and could not be made to fit.
     """
     check(settings)
+    work = results.prepare(settings.folder, _size(clip, settings))
     try:
-        os.makedirs(settings.folder, exist_ok=True)
-        # Beside the result, so that the rename at the end stays on one disk.
-        work = tempfile.mkdtemp(prefix=".motionclone-", dir=settings.folder)
-    except OSError as error:
-        raise Problem(f"The results folder cannot be written to: {error}.") from None
-    try:
-        cut, frames, fitted = (os.path.join(work, name) for name in ("cut.mkv", "frames", "fitted.mov"))
-        _run(cut_command(clip, settings, cut), "cutting the clip", clip.source_frames, report, cancelled)
-        _run(clone_command(settings, cut, frames), "starting", 0, report, cancelled)
+        frames, fitted = (os.path.join(work, name) for name in ("frames", "fitted.mov"))
+        report("starting", 0.0)
+        events = _Events(report)
+        try:
+            programs.run(clone_command(clip, settings, frames), events, cancelled)
+        except Problem as problem:
+            # The program saves what it could not write where it was asked to.
+            if events.kept and os.path.exists(events.kept):
+                raise _kept(events.kept, settings, problem) from None
+            raise
         count = len([name for name in os.listdir(frames) if name.startswith("frame_")]) if os.path.isdir(frames) else 0
         if not count:
             raise Problem("motionclone ended without a result.")
-        _run(fit_command(clip, settings, frames, count, fitted), "fitting the length", clip.duration, report, cancelled)
-        if cancelled.is_set():
-            raise Cancelled
-        return _keep(fitted, settings.folder, settings.prompt)
+        try:
+            return _fit(clip, settings, frames, count, fitted, report, cancelled)
+        except (Problem, OSError) as problem:
+            raise _kept(frames, settings, problem) from None
     except OSError as error:
         raise Problem(f"The result could not be written: {error}.") from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _keep(path, folder, prompt):
-    """Moves a file under a new name in the folder that says what it shows; never over another."""
-    words = "-".join(re.findall(r"\w+", prompt.lower())[:6])[:48] or "clone"
-    number = 1
-    while True:
-        name = os.path.join(folder, f"{words}-{number:03}.mov")
-        try:
-            # Reserves the name: unlike a rename, this fails where a file is.
-            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-        except FileExistsError:
-            number += 1
-            continue
-        try:
-            os.replace(path, name)
-        except OSError:
-            os.remove(name)
-            raise
-        return name
+def _fit(clip, settings, frames, count, fitted, report, cancelled):
+    stage = "fitting the length"
 
+    def read_line(line):
+        key, _, value = line.partition("=")
+        if key == "frame" and value.strip().isdigit():
+            report(stage, min(1.0, int(value) / clip.duration))
 
-def environment():
-    """The environment for other programs: Resolve's own libraries, which break them, are taken out."""
-    result = dict(os.environ)
-    for variable in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"):
-        if variable in result:
-            parts = [part for part in result[variable].split(os.pathsep) if part and "resolve" not in part.lower()]
-            result[variable] = os.pathsep.join(parts)
-            if not parts:
-                del result[variable]
-    return result
-
-
-def _run(command, stage, total, report, cancelled):
-    """Runs a program to its end, telling its progress; ends it when cancelled."""
+    report(stage, 0.0)
+    programs.run(fit_command(clip, settings, frames, count, fitted), read_line, cancelled)
     if cancelled.is_set():
         raise Cancelled
-    report(stage, 0.0)
-    hidden = {"creationflags": subprocess.CREATE_NO_WINDOW} if sys.platform == "win32" else {}
+    return results.keep(fitted, settings.folder, settings.prompt)
+
+
+def _kept(frames, settings, problem):
+    """A problem, with the place where the finished frames are: a move needs no room."""
     try:
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            encoding="utf-8", errors="replace", env=environment(), **hidden,
-        )  # fmt: skip
-    except (OSError, ValueError) as error:
-        raise Problem(f"{os.path.basename(command[0])} does not start: {error}.") from None
-    errors = deque(maxlen=40)
+        place = results.keep(frames, settings.folder, settings.prompt)
+    except OSError as error:
+        return Problem(f"{problem} Its frames could not be kept: {error}.")
+    return Problem(f"{str(problem).rstrip('.')}; the frames of the new clip are kept in {place}.")
 
-    def read_frames():
-        for line in child.stdout:
-            key, _, value = line.strip().partition("=")
-            if key == "frame" and value.strip().isdigit() and total:
-                report(stage, min(1.0, int(value) / total))
 
-    def read_errors():
-        for line in child.stderr:
-            line = line.strip()
-            found = PROGRESS.match(line)
-            if found:
-                what = found["stage"] + (f", {found['details']}" if found["details"] else "")
-                report(what, min(1.0, int(found["step"]) / max(1, int(found["total"]))))
-            elif line:
-                errors.append(line)
-
-    readers = [threading.Thread(target=read, daemon=True) for read in (read_frames, read_errors)]
-    for reader in readers:
-        reader.start()
+def _size(clip, settings):
+    """Bytes that the work and the result take at most."""
+    own = {"size": SIZE, "frames": FRAMES}
     try:
-        while child.poll() is None:
-            if cancelled.wait(0.1):
-                _end(child)
-                raise Cancelled
-    finally:
-        if child.poll() is None:
-            child.kill()
-            child.wait()
-        for reader in readers:
-            reader.join(5)
-        child.stdout.close()
-        child.stderr.close()
-    if child.returncode != 0:
-        raise Problem(_reason(command[0], errors, child.returncode))
+        if settings.bundle:
+            with open(os.path.join(settings.bundle, "manifest.json"), encoding="utf-8") as file:
+                defaults = json.load(file)["defaults"]
+            own = {"size": "{width}x{height}".format(**defaults), "frames": defaults["frames"]}
+        chosen = {**own, **dict(option[2:].split("=", 1) for option in settings.options if "=" in option)}
+        width, _, height = chosen["size"].partition("x")
+        return int(width) * int(height) * (int(chosen["frames"]) * FRAME + clip.duration * PRORES)
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0  # The program refuses such a bundle or such a size.
 
 
-def _end(child):
-    """Asks a program to end as Ctrl-C would, and makes it end if it does not."""
-    if sys.platform == "win32":
-        child.terminate()
-    else:
-        child.send_signal(signal.SIGINT)
-    try:
-        child.wait(PATIENCE)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
+class _Events:
+    """Reads the events of `motionclone --progress json` and passes on how far it is."""
 
+    def __init__(self, report):
+        self._report = report
+        self.kept = ""
+        """What the program saved although it failed."""
 
-def _reason(program, errors, code):
-    """One sentence from what a program wrote before it failed."""
-    said = next((line for line in reversed(errors) if line.lower().startswith("error")), None)
-    said = said or (errors[-1] if errors else f"exit code {code}")
-    said = re.sub(r"^error:\s*", "", said, flags=re.IGNORECASE).rstrip(".")
-    return f"{os.path.splitext(os.path.basename(program))[0]} failed: {said}."
+    def __call__(self, line):
+        """Takes a line; gives the reason of a failure."""
+        try:
+            event = json.loads(line)
+        except ValueError:
+            return None
+        # What is not known is passed over: later versions may have more.
+        kind = event.get("event") if isinstance(event, dict) else None
+        if kind == "progress":
+            what = STAGES.get(event.get("stage"), "working")
+            left = event.get("seconds_left")
+            if isinstance(left, (int, float)):
+                what += f", {left:.0f} s left"
+            step, total = event.get("step"), event.get("total")
+            if isinstance(step, int) and isinstance(total, int):
+                self._report(what, min(1.0, step / max(1, total)))
+        elif kind == "warning":
+            say(f"motionclone: {event.get('message')}")
+        elif kind == "kept":
+            self.kept = str(event.get("path") or "")
+        elif kind == "error":
+            return str(event.get("message") or "") or None
+        return None

@@ -5,15 +5,12 @@ import random
 import re
 
 from . import clone
+from .console import trace
 from .problem import Cancelled, Problem
 from .timeline import BIN
 
-QUALITIES = {
-    # Denoising steps, guided ones, and guided steps over which guidance grows and fades. The standard is the model's own.
-    "preview": {"steps": 30, "guidance-steps": 15, "warm-up": 3, "cool-up": 3},
-    "standard": {},
-    "best": {"steps": 200, "guidance-steps": 100, "warm-up": 20, "cool-up": 20},
-}
+QUALITIES = ("draft", "standard", "best")
+"""Those of the engine, from the fastest to the best."""
 
 
 def settings_from(choices):
@@ -22,12 +19,12 @@ def settings_from(choices):
     if quality not in QUALITIES:
         raise Problem(f"The quality {quality!r} is unknown; choose one of {', '.join(QUALITIES)}.")
     given = lambda key: str(choices.get(key) or "").strip()
-    # What is left empty is the model's own.
-    options = {**QUALITIES[quality], "seed": random.SystemRandom().randrange(2**31)}
+    # What is left empty is the model's own. Which values the model takes, the program says before its work.
+    options = {"quality": quality, "seed": random.SystemRandom().randrange(2**31)}
     if given("strength"):
-        options["motion-weight"] = f"{_number(choices, 'strength', 'motion strength', 0, 1_000_000, float):g}"
+        options["strength"] = f"{_number(choices, 'strength', 'motion strength', 0, 1000, float):g}"
     if given("frames"):
-        options["frames"] = _number(choices, "frames", "number of frames", 2, 32, int)
+        options["frames"] = _number(choices, "frames", "number of frames", 2, 1000, int)
     if given("seed"):
         options["seed"] = _number(choices, "seed", "seed", 0, 2**64 - 1, int)
     if size := given("size").lower():
@@ -86,12 +83,10 @@ class Job:
         clone.check(settings)
         lines = []
         for clip in self.clips(scope):
-            last = clip.source_start + clip.source_frames - 1
+            shown = clip.source
             lines += [
-                f"{clip.name}: cut frames {clip.source_start} to {last} of {clip.path}",
-                "    " + _shown(clone.cut_command(clip, settings, "cut.mkv")),
-                f"{clip.name}: clone their motion",
-                "    " + _shown(clone.clone_command(settings, "cut.mkv", "frames")),
+                f"{clip.name}: clone the motion of frames {shown.first} to {shown.first + shown.frames - 1} of {shown.path}",
+                "    " + _shown(clone.clone_command(clip, settings, "frames")),
                 f"{clip.name}: import the result, {clip.duration} frames long, into the bin {BIN!r}, and put it on a "
                 f"video track above, at frame {clip.start}",
             ]
@@ -111,13 +106,25 @@ class Job:
 
             try:
                 path = clone.clone(clip, settings, share, cancelled)
-                track = self.timeline.add(clip, path)
-                done.append(f"{clip.name}: on video track {track}, kept as {path}")
+                done.append(f"{clip.name}: on video track {self._add(clip, path)}, kept as {path}")
             except Cancelled:
                 raise Cancelled("; ".join(done)) from None
             except Problem as problem:
                 problems.append(str(problem))
         return done, problems
+
+
+    def _add(self, clip, path):
+        try:
+            return self.timeline.add(clip, path)
+        except Problem:
+            raise
+        except Exception as error:  # Resolve's objects raise whatever they like.
+            trace()
+            raise Problem(
+                f"The result for {clip.name!r} could not be placed: Resolve did not answer as expected ({error}); it is "
+                f"kept in {path}."
+            ) from None
 
 
 def _shown(command):

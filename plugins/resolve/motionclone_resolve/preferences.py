@@ -5,7 +5,9 @@ import os
 import sys
 import tempfile
 
-from .clone import find_program
+from .console import say
+from .job import QUALITIES
+from .programs import find_program
 
 DEFAULTS = {
     "program": "",
@@ -50,6 +52,8 @@ def load():
     for key, default in DEFAULTS.items():
         if isinstance(kept, dict) and isinstance(kept.get(key), type(default)):
             choices[key] = kept[key]
+    if choices["quality"] not in QUALITIES:
+        choices["quality"] = DEFAULTS["quality"]
     choices["program"] = find_program(choices["program"])
     choices["folder"] = choices["folder"] or os.path.join(os.path.expanduser("~"), "Motion clones")
     return choices
@@ -64,4 +68,4 @@ def save(choices):
             json.dump({key: choices[key] for key in DEFAULTS if key in choices}, file, indent=1)
         os.replace(temporary, _file())
     except OSError as error:
-        print(f"motionclone: the choices are not remembered: {error}")
+        say(f"motionclone: the choices are not remembered: {error}")

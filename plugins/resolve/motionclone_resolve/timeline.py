@@ -5,18 +5,20 @@
 - `AppendToTimeline` drops a clip that would overlap another without saying so, and counts `endFrame` in or out
   depending on the version, so where and how long the clip lies is read back.
 - `recordFrame` and `GetStart` both count from the timeline's start frame (90000 for 01:00:00:00 at 25 frames a second).
-- `GetLeftOffset`, `GetDuration` and `GetStart` count frames of the timeline, whatever the rate of the media.
+- `GetLeftOffset`, `GetDuration` and `GetStart` count frames of the timeline, whatever the rate of the media;
+  `GetSourceStartFrame` counts those of the file, which is the only one to know of subclips (`source`).
 
 All calls must come from the thread that Resolve started the script on.
 """
 
-import os
 import time
 from dataclasses import dataclass
 from fractions import Fraction
 
+from . import source
 from .problem import Problem
 from .rate import frame_rate
+from .source import Source, offers
 
 BIN = "Motion clones"
 TRACK = "Motion clones"
@@ -29,35 +31,18 @@ class Clip:
 
     item: object
     name: str
-    path: str
     start: int
     """Absolute timeline frame of its first frame."""
     duration: int
     """Its length in timeline frames."""
-    left_offset: int
-    """Timeline frames trimmed off its beginning."""
     timeline_rate: Fraction
-    source_rate: Fraction
-
-    @property
-    def source_start(self):
-        """Frame of the media with which the clip begins."""
-        return round(self.left_offset * self.source_rate / self.timeline_rate)
-
-    @property
-    def source_frames(self):
-        """How many frames of the media the clip shows."""
-        return max(1, round(self.duration * self.source_rate / self.timeline_rate))
+    source: Source
+    """What it shows."""
 
     @property
     def end(self):
         """Absolute timeline frame after its last."""
         return self.start + self.duration
-
-
-def offers(thing, method):
-    """Whether one of Resolve's objects has a method."""
-    return method in dir(thing)
 
 
 class Timeline:
@@ -107,20 +92,8 @@ class Timeline:
 
     def _read(self, item):
         name = item.GetName() or "clip"
-        media = item.GetMediaPoolItem()
-        properties = (media.GetClipProperty() if media else None) or {}
-        path = properties.get("File Path") or ""
-        if not os.path.isfile(path):
-            raise Problem(
-                f"{name!r} is not a single media file on this computer; for titles, generators, compound clips, "
-                "image sequences and offline media, use Render in Place first."
-            )
-        duration = int(item.GetDuration())
-        if duration < 1:
-            raise Problem(f"{name!r} has no frames.")
-        source_rate = frame_rate(properties["FPS"]) if properties.get("FPS") else self.rate
-        left_offset = max(0, int(item.GetLeftOffset()))
-        return Clip(item, name, path, int(item.GetStart()), duration, left_offset, self.rate, source_rate)
+        shown = source.read(item, name, self.rate)
+        return Clip(item, name, int(item.GetStart()), int(item.GetDuration()), self.rate, shown)
 
     def add(self, clip, path):
         """Imports a file of exactly `clip.duration` timeline frames and puts it over the clip; the track's number.

@@ -8,17 +8,27 @@ import textwrap
 import unittest
 
 MOTIONCLONE = """
-    import os, signal, sys, time
+    import json, os, signal, sys, time
     # A shell's background command has it ignored, which Python would keep; the real program listens in any case.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     words = dict(w[2:].split("=", 1) for w in sys.argv[2:])
     open(sys.argv[0] + ".words", "a").write(repr(sys.argv[1:]) + "\\n")
-    print("computing on CPU", file=sys.stderr, flush=True)
+    def say(event, **fields):
+        print(json.dumps({"event": event, **fields}), flush=True)
+    assert words["progress"] == "json"
+    assert os.path.exists(words["reference"]) and float(words["start"]) < float(words["end"])
+    say("started", command="clone", version="9")
+    say("notice", message="computing on CPU")
     if words["prompt"] == "fail":
-        print("warning: beside the point", file=sys.stderr)
-        sys.exit("error: the bundle is broken.")
-    print("extracting motion: step 1 of 1", file=sys.stderr, flush=True)
-    print("denoising: step 5 of 10, loss 43.0, 8 s left", file=sys.stderr, flush=True)
+        say("warning", message="beside the point")
+        say("error", **{"class": "input", "message": "the bundle is broken"})
+        sys.exit(2)
+    if words["prompt"] == "usage":
+        sys.exit("error: unexpected argument '--new' found\\n\\nUsage: motionclone clone")
+    say("of a later version", stage=[1])
+    print("[]")
+    say("progress", stage="extract", unit="step", step=1, total=1)
+    say("progress", stage="denoise", unit="step", step=5, total=10, loss=43.0, seconds_left=8.2)
     try:
         if words["prompt"] == "wait":
             open(sys.argv[0] + ".waiting", "w").close()
@@ -33,6 +43,11 @@ MOTIONCLONE = """
 FFMPEG = """
     import json, os, sys
     words = sys.argv[1:]
+    if "-encoders" in words:
+        print(" V....D ffv1\\n VFS... prores_ks   Apple ProRes")
+        sys.exit()
+    if os.path.exists(sys.argv[0] + ".fails"):
+        sys.exit("Error: No space left on device")
     source = words[words.index("-i") + 1][len("file:"):]
     assert os.path.exists(source.replace("%04d", "0000")), source
     frames = int(words[words.index("-frames:v") + 1])
@@ -78,7 +93,7 @@ class WithPrograms(unittest.TestCase):
     def fields(self, **changes):
         """What the page would send."""
         fields = {
-            "prompt": "Relics on the seabed", "negative": "", "quality": "preview", "strength": "2000", "seed": "7",
+            "prompt": "Relics on the seabed", "negative": "", "quality": "draft", "strength": "1.5", "seed": "7",
             "size": "64x64", "frames": "4", "smooth": True, "bundle": self.bundle, "folder": self.results,
             "program": self.program, "scope": "clip", "action": "clone",
         }  # fmt: skip

@@ -19,14 +19,18 @@ class Proxy:
 
 
 class Media(Proxy):
-    def __init__(self, path, fps, frames=0):
-        self.path, self.fps, self.frames = path, fps, frames
+    """A clip of the media pool; a subclip's `Start` is a frame of its file."""
+
+    def __init__(self, path, fps, frames=0, **properties):
+        self.path, self.fps, self.frames, self.properties = path, fps, frames, properties
 
     def GetClipProperty(self):
-        return {"File Path": self.path, "FPS": self.fps}
+        return {"File Path": self.path, "FPS": self.fps, **self.properties}
 
 
 class Item(Proxy):
+    """A clip on a timeline as versions before 19 have it."""
+
     def __init__(self, name, media, start, duration, left_offset=0, colour=""):
         self.name, self.media, self.start, self.duration = name, media, start, duration
         self.left_offset, self.colour = left_offset, colour
@@ -51,6 +55,23 @@ class Item(Proxy):
 
     def GetClipColor(self):
         return self.colour
+
+
+class NewItem(Item):
+    """A clip of a version that tells frames of the file: the first, and the last, which counts or does not."""
+
+    def __init__(self, *arguments, first=0, last=0, **named):
+        super().__init__(*arguments, **named)
+        self.first, self.last = first, last
+
+    def __dir__(self):
+        return [*super().__dir__(), *(name for name in Item.__dict__ if name[0].isupper())]
+
+    def GetSourceStartFrame(self):
+        return self.first
+
+    def GetSourceEndFrame(self):
+        return self.last
 
 
 class Timeline(Proxy):

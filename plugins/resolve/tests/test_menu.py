@@ -160,7 +160,7 @@ class Menu(WithPrograms):
         self.browser.wait_for(lambda s: "about" in s)
         self.browser.submit(self.fields(scope="colour"))
         plan = "\n".join(self.browser.wait_for(lambda s: "plan" in s)["plan"])
-        self.assertIn("shot 2: cut frames 0 to 49", plan)
+        self.assertIn("shot 2: clone the motion of frames 0 to 49", plan)
         self.assertIn("--prompt=Relics on the seabed", plan)
         self.assertIn("at frame 90100", plan)
         self.leave()

@@ -57,13 +57,56 @@ class Timelines(WithPrograms):
     def test_source_range_is_that_of_the_trimmed_clip(self):
         clip = self.read().current_clip()
         self.assertEqual((clip.start, clip.duration, clip.end), (90100, 75, 90175))
-        self.assertEqual((clip.source_start, clip.source_frames), (60, 150))
+        self.assertEqual((clip.source.first, clip.source.frames), (60, 150))
 
     def test_source_range_between_broadcast_rates(self):
         self.timeline.rate = "29.97 DF"
         self.item.media.fps = 23.976
         clip = self.read().current_clip()
-        self.assertEqual((clip.source_start, clip.source_frames), (24, 60))
+        self.assertEqual((clip.source.first, clip.source.frames), (24, 60))
+
+    def shown(self, item):
+        """The first frame and the number of frames of the file that a clip shows."""
+        self.timeline.current = item
+        source = self.read().current_clip().source
+        return source.first, source.frames
+
+    def test_subclips_and_trims(self):
+        media = stand_in.Media(self.at("shot.mp4"), 25.0, Start="50", End="79")
+        # An item is trimmed by 5 frames; newer versions tell the frame itself.
+        self.assertEqual(self.shown(stand_in.Item("sub", media, 90000, 8, left_offset=5)), (55, 8))
+        for last in (62, 63):
+            new = stand_in.NewItem("sub", media, 90000, 8, left_offset=5, first=55, last=last)
+            self.assertEqual(self.shown(new), (55, 8))
+        media.properties["Start"] = ""
+        self.assertEqual(self.shown(stand_in.Item("sub", media, 90000, 8, left_offset=5)), (5, 8))
+
+    def test_changed_speeds(self):
+        media = stand_in.Media(self.at("shot.mp4"), 25.0)
+        item = lambda first, last: stand_in.NewItem("fast", media, 90000, 50, first=first, last=last)  # noqa: E731
+        self.assertEqual(self.shown(item(10, 109)), (10, 100))
+        self.assertEqual(self.shown(item(10, 34)), (10, 25))
+        with self.assertRaisesRegex(Problem, "backwards.*Render in Place"):
+            self.shown(item(109, 10))
+        with self.assertRaisesRegex(Problem, "freeze frame"):
+            self.shown(item(10, 10))
+        # One frame that is shown once is nothing special here.
+        self.assertEqual(self.shown(stand_in.NewItem("one", media, 90000, 1, first=7, last=7)), (7, 1))
+
+    def test_stills_are_refused(self):
+        open(self.at("still_01.png"), "w").close()
+        for media in (
+            stand_in.Media(self.at("still_01.png"), 25.0), stand_in.Media(self.at("shot.mp4"), 25.0, Type="Still")
+        ):  # fmt: skip
+            with self.assertRaisesRegex(Problem, "still picture"):
+                self.shown(stand_in.Item("still", media, 90000, 8))
+
+    def test_seconds_of_the_file(self):
+        self.item.media.fps = 29.97
+        source = self.read().current_clip().source
+        self.assertEqual((source.first, source.frames), (36, 90))
+        self.assertEqual(source.start, Fraction(36 * 1001, 30000))
+        self.assertEqual(source.end, Fraction(251 * 1001, 60000))
 
     def test_a_current_clip_that_is_none_for_a_while_is_waited_for(self):
         self.timeline.none_answers = 6

@@ -11,9 +11,10 @@ use motionclone::onnx::checkpoint::Precision;
 use motionclone::onnx::manifest::{Defaults, Manifest};
 use motionclone::onnx::model::config::ControlKind;
 use motionclone::runtime::Device;
-use motionclone::settings::{Control, Noise, Settings};
+use motionclone::settings::{Choices, Control, FrameRate, Settings};
 use motionclone::{Error, Result};
 
+use crate::flags::SettingArgs;
 use crate::terminal::ProgressFormat;
 
 /// Motion cloning: a new clip that moves like the one you give it.
@@ -36,6 +37,8 @@ pub enum Command {
     Run(Run),
     /// Write the ONNX graphs of a bundle, for other runtimes or to look at.
     Export(Export),
+    /// Show the settings of a clone: what they do, what they may be, and the model's own values.
+    Settings(ShowSettings),
     /// Show what was found: ONNX Runtime, devices, ffmpeg, a bundle's contents.
     Doctor(Doctor),
 }
@@ -49,7 +52,7 @@ impl Command {
             Self::Extract(args) => args.progress.progress,
             Self::Run(args) => args.progress.progress,
             Self::Export(args) => args.progress.progress,
-            Self::Doctor(_) => ProgressFormat::Text,
+            Self::Settings(_) | Self::Doctor(_) => ProgressFormat::Text,
         }
     }
 
@@ -61,6 +64,7 @@ impl Command {
             Self::Extract(_) => "extract",
             Self::Run(_) => "run",
             Self::Export(_) => "export",
+            Self::Settings(_) => "settings",
             Self::Doctor(_) => "doctor",
         }
     }
@@ -135,24 +139,16 @@ pub struct CloneClip {
     pub reference: Option<PathBuf>,
     #[command(flatten)]
     pub part: PartArgs,
-    /// What the new clip shows.
-    #[arg(long)]
-    pub prompt: String,
-    /// What it must not show.
-    #[arg(long, value_name = "PROMPT")]
-    pub negative: Option<String>,
     #[command(flatten)]
     pub control: ControlArgs,
     /// A motion kept by `extract`; the reference is then only shown in the contact sheet.
     #[arg(long, value_name = "FILE")]
     pub motion: Option<PathBuf>,
     #[command(flatten)]
-    pub extraction: ExtractionArgs,
-    #[command(flatten)]
-    pub denoising: DenoisingArgs,
-    /// Frames a second of the new clip.
-    #[arg(long, value_parser = frame_rate)]
-    pub fps: Option<f64>,
+    pub settings: SettingArgs<false>,
+    /// Frames a second of the new clip: a number such as 12 or 23.976, or a fraction such as 30000/1001.
+    #[arg(long, value_name = "RATE")]
+    pub fps: Option<FrameRate>,
     #[command(flatten)]
     pub cache: CacheArgs,
     /// Also write a picture with the frames of the reference over those of the result.
@@ -177,7 +173,7 @@ pub struct Extract {
     #[command(flatten)]
     pub control: ControlArgs,
     #[command(flatten)]
-    pub extraction: ExtractionArgs,
+    pub settings: SettingArgs<true>,
     /// The motion file (.safetensors).
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
@@ -201,12 +197,12 @@ pub struct Run {
     /// Frames of the new clips; the configuration's L unless given.
     #[arg(long, value_name = "N")]
     pub frames: Option<usize>,
+    /// Frames a second of the new clips, as a number or a fraction.
+    #[arg(long, value_name = "RATE")]
+    pub fps: Option<FrameRate>,
     /// How frames are taken from the clips: by their number, as published, or evenly in time.
     #[arg(long, value_name = "HOW", default_value = "published")]
     pub sampling: Sampling,
-    /// Frames a second of the new clips.
-    #[arg(long, value_parser = frame_rate)]
-    pub fps: Option<f64>,
     #[command(flatten)]
     pub cache: CacheArgs,
     /// Also write a contact sheet (.png) beside each clip.
@@ -244,6 +240,15 @@ pub struct Doctor {
     /// Look into this bundle, instead of the embedded one.
     #[arg(long, value_name = "BUNDLE")]
     pub bundle: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct ShowSettings {
+    #[command(flatten)]
+    pub bundle: BundleArgs,
+    /// As JSON, for programs.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// The model.
@@ -321,61 +326,6 @@ pub struct ControlArgs {
     /// What the images are: pictures (rgb) or sketches (scribble).
     #[arg(long, value_parser = control_kind, default_value = "rgb", requires = "image")]
     pub control: ControlKind,
-    /// Strength of the images.
-    #[arg(long, value_name = "S", requires = "image", allow_negative_numbers = true)]
-    pub control_scale: Option<f64>,
-}
-
-/// What decides how motion is extracted.
-#[derive(Debug, Args)]
-pub struct ExtractionArgs {
-    /// Seed of all noise; 2025, or 76739 with an image, unless given (the published seeds).
-    #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
-    /// Whose noise a seed stands for: PyTorch's on a CPU, or on an H100 (cuda), as the published scripts draw it there.
-    #[arg(long, value_name = "WHOSE", value_parser = noise)]
-    pub noise: Option<Noise>,
-    /// Pixels of the new clip, multiples of 8.
-    #[arg(long, value_name = "WxH", value_parser = size)]
-    pub size: Option<(usize, usize)>,
-    /// Frames of the new clip, taken evenly from the whole reference.
-    #[arg(long, value_name = "N")]
-    pub frames: Option<usize>,
-    /// Timestep at which motion is extracted.
-    #[arg(long, value_name = "T")]
-    pub noise_step: Option<usize>,
-    /// UNet blocks whose motion is cloned.
-    #[arg(long, value_name = "B,…", value_delimiter = ',')]
-    pub blocks: Option<Vec<String>>,
-    /// Attention entries kept per query.
-    #[arg(long, value_name = "K")]
-    pub top_k: Option<usize>,
-}
-
-/// What decides how the new clip is denoised.
-#[derive(Debug, Args)]
-pub struct DenoisingArgs {
-    /// Denoising steps.
-    #[arg(long, value_name = "N")]
-    pub steps: Option<usize>,
-    /// How many of them are guided by the motion.
-    #[arg(long, value_name = "N")]
-    pub guidance_steps: Option<usize>,
-    /// Share of the noise schedule that the guided steps cover, 0 to 1.
-    #[arg(long, value_name = "G", allow_negative_numbers = true)]
-    pub guidance_scale: Option<f64>,
-    /// Guided steps over which guidance grows.
-    #[arg(long, value_name = "N")]
-    pub warm_up: Option<usize>,
-    /// Guided steps over which guidance fades.
-    #[arg(long, value_name = "N")]
-    pub cool_up: Option<usize>,
-    /// Strength of the motion, of which the model may leave a part beside images; 0 turns it off.
-    #[arg(long, value_name = "W", allow_negative_numbers = true)]
-    pub motion_weight: Option<f64>,
-    /// Classifier-free guidance, as the published code counts it: 7.5 here is 8.5 elsewhere.
-    #[arg(long, value_name = "C", allow_negative_numbers = true)]
-    pub cfg: Option<f64>,
 }
 
 /// Motion is extracted once per clip and settings.
@@ -386,11 +336,13 @@ pub struct CacheArgs {
     pub no_cache: bool,
 }
 
-/// The seed of the published image-to-video scripts.
-pub const IMAGE_SEED: u64 = 76739;
-
 impl ControlArgs {
-    fn control(&self, defaults: &Defaults) -> Result<Option<Control>> {
+    /// The images' files.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.image.iter().map(|text| placed(text).0).collect()
+    }
+
+    fn control(&self) -> Result<Option<Control>> {
         let mut images: Vec<(Frames, usize)> = Vec::new();
         for text in &self.image {
             let (path, frame) = placed(text);
@@ -399,40 +351,28 @@ impl ControlArgs {
             }
             images.push((Frames::open_image(&path)?, frame));
         }
-        let scale = self.control_scale.unwrap_or(defaults.control_scale);
-        Ok((!images.is_empty()).then_some(Control { kind: self.control, scale, images }))
+        Ok((!images.is_empty()).then_some(Control { kind: self.control, images }))
     }
 }
 
 impl Extract {
     /// The settings of an extraction, checked against the model.
     pub fn settings(&self, manifest: &Manifest) -> Result<Settings> {
-        let mut settings = Settings::new(&manifest.defaults, "");
-        settings.control = self.control.control(&manifest.defaults)?;
-        self.extraction.apply(&mut settings);
-        settings.check(manifest)?;
-        Ok(settings)
+        checked(&self.settings.0, manifest, &self.control)
     }
 }
 
 impl CloneClip {
     /// The settings of a clone, checked against the model.
     pub fn settings(&self, manifest: &Manifest) -> Result<Settings> {
-        let mut settings = Settings::new(&manifest.defaults, self.prompt.as_str());
-        set(&mut settings.negative_prompt, self.negative.clone());
-        settings.control = self.control.control(&manifest.defaults)?;
-        self.extraction.apply(&mut settings);
-        let denoising = &self.denoising;
-        set(&mut settings.steps, denoising.steps);
-        set(&mut settings.guidance_steps, denoising.guidance_steps);
-        set(&mut settings.guidance_scale, denoising.guidance_scale);
-        set(&mut settings.warm_up, denoising.warm_up);
-        set(&mut settings.cool_up, denoising.cool_up);
-        set(&mut settings.motion_weight, denoising.motion_weight);
-        set(&mut settings.cfg, denoising.cfg);
-        settings.check(manifest)?;
-        Ok(settings)
+        checked(&self.settings.0, manifest, &self.control)
     }
+}
+
+fn checked(choices: &Choices, manifest: &Manifest, control: &ControlArgs) -> Result<Settings> {
+    let settings = choices.settings(manifest, control.control()?)?;
+    settings.check(manifest)?;
+    Ok(settings)
 }
 
 impl Export {
@@ -440,30 +380,10 @@ impl Export {
     pub fn settings(&self, defaults: &Defaults) -> Settings {
         let (width, height) = self.size;
         let mut settings = Settings { width, height, frames: self.frames, ..Settings::new(defaults, "") };
-        set(&mut settings.blocks, self.blocks.clone());
-        settings
-    }
-}
-
-impl ExtractionArgs {
-    fn apply(&self, settings: &mut Settings) {
-        if settings.control.is_some() {
-            settings.seed = IMAGE_SEED;
+        if let Some(blocks) = &self.blocks {
+            settings.blocks.clone_from(blocks);
         }
-        set(&mut settings.seed, self.seed);
-        set(&mut settings.noise, self.noise);
-        set(&mut settings.width, self.size.map(|(width, _)| width));
-        set(&mut settings.height, self.size.map(|(_, height)| height));
-        set(&mut settings.frames, self.frames);
-        set(&mut settings.noise_step, self.noise_step);
-        set(&mut settings.blocks, self.blocks.clone());
-        set(&mut settings.top_k, self.top_k);
-    }
-}
-
-fn set<T>(place: &mut T, value: Option<T>) {
-    if let Some(value) = value {
-        *place = value;
+        settings
     }
 }
 
@@ -501,7 +421,7 @@ fn scaled(text: &str) -> Result<(PathBuf, f32), String> {
 }
 
 /// `WxH`.
-fn size(text: &str) -> Result<(usize, usize), String> {
+pub fn size(text: &str) -> Result<(usize, usize), String> {
     let (width, height) = text.split_once(['x', 'X', '×']).ok_or("must be like 512x512")?;
     match (width.parse(), height.parse()) {
         (Ok(width), Ok(height)) => Ok((width, height)),
@@ -509,23 +429,11 @@ fn size(text: &str) -> Result<(usize, usize), String> {
     }
 }
 
-fn frame_rate(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|fps| (0.1..=240.0).contains(fps)).ok_or_else(|| "must be 0.1 to 240".into())
-}
-
 fn control_kind(text: &str) -> Result<ControlKind, String> {
     [ControlKind::Rgb, ControlKind::Scribble]
         .into_iter()
         .find(|kind| kind.name() == text)
         .ok_or_else(|| "must be rgb or scribble".into())
-}
-
-fn noise(text: &str) -> Result<Noise, String> {
-    match text {
-        "cpu" => Ok(Noise::Cpu),
-        "cuda" => Ok(Noise::Cuda),
-        _ => Err("must be cpu or cuda".into()),
-    }
 }
 
 fn device(text: &str) -> Result<Device, String> {
@@ -542,6 +450,8 @@ fn device(text: &str) -> Result<Device, String> {
 
 #[cfg(test)]
 mod tests {
+    use motionclone::settings::Noise;
+
     use super::*;
 
     fn parse(line: &str) -> Result<CommandLine, clap::Error> {
@@ -567,7 +477,7 @@ mod tests {
             (Ok(Device::Cuda(1)), Ok(Device::Cuda(0)), Ok(Device::Cpu))
         );
         assert!(size("512").is_err() && size("x5").is_err() && scaled("a:nan").is_err());
-        assert!(device("cuda:-1").is_err() && device("tpu").is_err() && frame_rate("0").is_err());
+        assert!(device("cuda:-1").is_err() && device("tpu").is_err());
     }
 
     #[test]
@@ -584,12 +494,59 @@ mod tests {
                     --size 64x32 --frames 4 --seed 5 --noise cuda --out a.mp4 --out a.gif";
         let Command::Clone(clone) = parse(line).expect("a sound command").command else { panic!("another command") };
         assert_eq!(clone.out.len(), 2);
-        let mut settings = Settings::new(&Defaults::default(), "p");
-        clone.extraction.apply(&mut settings);
+        let settings = clone.settings(&crate::testing::manifest()).expect("sound settings");
         assert_eq!((settings.width, settings.height, settings.frames, settings.seed), (64, 32, 4, 5));
         assert_eq!(settings.noise, Noise::Cuda);
         assert_eq!(settings.blocks, ["up_blocks.1", "up_blocks.2"]);
-        assert_eq!(clone.denoising.motion_weight, Some(0.0));
+        assert_eq!(settings.motion_weight, 0.0);
+    }
+
+    #[test]
+    fn steps_and_qualities_take_the_guided_steps_along() {
+        let steps = |options: &str| {
+            let line = format!("clone --reference r --prompt p --out a.mp4 {options}");
+            let Command::Clone(clone) = parse(&line).expect("a sound command").command else {
+                panic!("another command")
+            };
+            let settings = clone.settings(&crate::testing::manifest()).expect("sound settings");
+            [settings.steps, settings.guidance_steps, settings.warm_up, settings.cool_up]
+        };
+        assert_eq!(steps(""), [100, 50, 10, 10]);
+        assert_eq!(steps("--steps 40"), [40, 20, 4, 4]);
+        assert_eq!(steps("--steps 40 --guidance-steps 30 --cool-up 0"), [40, 30, 4, 0]);
+        assert_eq!(steps("--quality draft"), [40, 20, 4, 4]);
+        assert_eq!(steps("--quality best"), [200, 100, 20, 20]);
+        assert_eq!(steps("--quality standard"), [100, 50, 10, 10]);
+        assert_eq!(steps("--guidance-steps 30"), [100, 30, 10, 10]);
+    }
+
+    #[test]
+    fn strength_is_a_factor_on_the_weight_of_the_model() {
+        let weight = |options: &str| {
+            let line = format!("clone --reference r --prompt p --out a.mp4 {options}");
+            let Command::Clone(clone) = parse(&line).ok()?.command else { panic!("another command") };
+            clone.settings(&crate::testing::manifest()).ok().map(|settings| settings.motion_weight)
+        };
+        assert_eq!(weight("--strength 0.5"), Some(1000.0));
+        assert_eq!(weight("--motion-weight 0.5"), Some(0.5));
+        assert_eq!(weight("--strength 1 --motion-weight 2000"), None);
+        assert_eq!(weight("--strength -1"), None);
+    }
+
+    #[test]
+    fn every_setting_has_its_flag_and_its_help() {
+        let root = <CommandLine as clap::CommandFactory>::command();
+        let [clone, extract] = ["clone", "extract"].map(|name| root.find_subcommand(name).expect("a command"));
+        for setting in motionclone::settings::settings() {
+            let flag = crate::flags::flag(setting).unwrap_or_else(|| "size".into());
+            let found = |command: &clap::Command| {
+                let flags = command.get_arguments().find(|argument| argument.get_long() == Some(&flag));
+                flags.map(|argument| argument.get_help().map(ToString::to_string).unwrap_or_default())
+            };
+            let help = found(clone).unwrap_or_else(|| panic!("{} has no flag", setting.name));
+            assert!(flag == "size" || help == setting.help, "{help}");
+            assert_eq!(found(extract).is_some(), setting.changes_motion, "{}", setting.name);
+        }
     }
 
     #[test]
@@ -604,10 +561,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("a.png");
         crate::output::write_png(&path, &crate::testing::moving_bars(1, 8, 8)).expect("a picture");
-        let control = |images: &[OsString]| {
-            let control = ControlArgs { image: images.to_vec(), control: ControlKind::Rgb, control_scale: None };
-            control.control(&Defaults::default())
-        };
+        let control = |images: &[OsString]| ControlArgs { image: images.to_vec(), control: ControlKind::Rgb }.control();
         let at = |frame: &str| [path.as_os_str(), OsStr::new(frame)].into_iter().collect::<OsString>();
         let both = control(&[at(""), at("@3")]).expect("two images").expect("a control");
         assert_eq!(both.images.iter().map(|(_, frame)| *frame).collect::<Vec<_>>(), [0, 3]);

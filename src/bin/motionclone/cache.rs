@@ -20,6 +20,14 @@ pub fn folder() -> Option<PathBuf> {
     etcetera::choose_base_strategy().ok().map(|folders| folders.cache_dir().join("motionclone"))
 }
 
+/// What decides an extraction: model, clip, settings, and what computed it.
+fn key(info: &MotionInfo, settings: &Settings, device: &str) -> String {
+    let MotionInfo { fingerprint, clip_hash, .. } = info;
+    let settings = settings.canonical(|setting| setting.changes_motion);
+    let version = env!("CARGO_PKG_VERSION");
+    format!("version={version}\ndevice={device}\nfingerprint={fingerprint}\nclip={clip_hash}\n{settings}")
+}
+
 /// One motion's place in the cache.
 pub struct Entry {
     path: PathBuf,
@@ -28,12 +36,11 @@ pub struct Entry {
 
 impl Entry {
     /// The place of what this run extracts. Devices compute slightly different values, so each has its own.
-    pub fn new(folder: PathBuf, manifest: &Manifest, settings: &Settings, clip: &Frames, device: &str) -> Result<Self> {
+    pub fn new(folder: PathBuf, manifest: &Manifest, settings: &Settings, clip: &Frames, device: &str) -> Self {
         let info = MotionInfo::new(manifest, settings, blake3::hash(&clip.data).to_hex().as_str());
-        let key = serde_json::to_vec(&(&info, device, env!("CARGO_PKG_VERSION")))
-            .map_err(|e| Error::failure(format!("no name for a kept motion: {e}")))?;
-        let name = format!("{}.safetensors", &blake3::hash(&key).to_hex().as_str()[..32]);
-        Ok(Self { path: folder.join(name), info })
+        let name =
+            format!("{}.safetensors", &blake3::hash(key(&info, settings, device).as_bytes()).to_hex().as_str()[..32]);
+        Self { path: folder.join(name), info }
     }
 
     /// The file.
@@ -55,5 +62,43 @@ impl Entry {
             std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
         }
         motion.save(&self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use motionclone::settings::{Kind, Value, settings};
+
+    use super::*;
+    use crate::testing::{manifest, moving_bars};
+
+    /// Another value than the model's own.
+    fn another(kind: Kind, value: Value) -> Value {
+        match (kind, value) {
+            (_, Value::Integer(number)) => Value::Integer(number + 1),
+            (_, Value::Number(number)) => Value::Number(number + 0.125),
+            (Kind::Choice(names), Value::Text(_)) => Value::Text(names[names.len() - 1].into()),
+            (_, Value::Text(text)) => Value::Text(text + "\nseed=1"),
+            (_, Value::List(names)) => Value::List([names, vec!["mid_block".into()]].concat()),
+            (_, Value::RandomSeed) => Value::RandomSeed,
+        }
+    }
+
+    /// A kept motion is found again exactly where it would be extracted anew with the same result.
+    #[test]
+    fn the_key_follows_the_table() {
+        let (manifest, clip) = (manifest(), moving_bars(2, 8, 8));
+        let path = |settings: &Settings, device: &str| {
+            Entry::new("cache".into(), &manifest, settings, &clip, device).path().to_path_buf()
+        };
+        let own = Settings::new(&manifest.defaults, "");
+        assert_eq!(path(&own, "CPU"), path(&own.clone(), "CPU"));
+        assert_ne!(path(&own, "CPU"), path(&own, "CUDA device 0"));
+        for setting in settings() {
+            let mut other = own.clone();
+            setting.set(&mut other, &manifest, another(setting.kind, setting.default(&manifest))).expect("a value");
+            let moved = path(&own, "CPU") != path(&other, "CPU");
+            assert_eq!(moved, setting.changes_motion, "{}", setting.name);
+        }
     }
 }

@@ -1,23 +1,21 @@
 //! What each command does. Every input is checked before the long work begins.
 
-use std::collections::HashSet;
-use std::fs;
+use std::io::Write;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use motionclone::bundle::Bundle;
-use motionclone::media::clip::Clip;
-use motionclone::media::sampling::Selection;
 use motionclone::motion::Motion;
 use motionclone::onnx::checkpoint::{self, ImportOptions};
 use motionclone::onnx::manifest::Manifest;
-use motionclone::pipeline::preview;
-use motionclone::settings::Settings;
+use motionclone::pipeline::preview_fit;
+use motionclone::settings::{self, Choices, Description, FrameRate, Kind, Settings, Value};
 use motionclone::{Error, Result};
 
-use crate::args::{CloneClip, Export, Extract, Import, Run};
-use crate::output::{self, Output};
-use crate::published::{self, Configuration, Example};
+use crate::args::{CloneClip, Export, Extract, Import, ShowSettings};
+use crate::cache;
+use crate::output::{ClipShape, Outputs};
+use crate::places::{Input, Places};
 use crate::terminal::{Progress, Stage};
 use crate::work::{Results, Work};
 
@@ -42,6 +40,23 @@ pub fn import(args: Import, work: &mut Work) -> Result<()> {
         precision: args.dtype,
         out: args.out,
     };
+    let mut places = Places::default();
+    let files = [
+        &options.tokenizer,
+        &options.motion_module,
+        &options.dreambooth,
+        &options.sparsectrl_rgb,
+        &options.sparsectrl_scribble,
+        &options.model_config,
+        &options.sparsectrl_config,
+        &options.defaults,
+    ];
+    let scaled = options.adapter.iter().chain(&options.loras).chain(&options.motion_loras).map(|(path, _)| path);
+    for path in files.into_iter().flatten().chain(scaled).chain([&options.base]) {
+        // A bundle may lie beside the parts of its base.
+        places.reads("checkpoint", Input::Clip, path);
+    }
+    places.folder(&options.out)?;
     let Work { terminal, cancel } = work;
     let imported = checkpoint::import(&options, &mut |progress| {
         let (done, total) = (progress.done / MEGABYTE, progress.total / MEGABYTE);
@@ -49,10 +64,9 @@ pub fn import(args: Import, work: &mut Work) -> Result<()> {
         if cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     terminal.finish();
-    cancel.check()?;
     let imported = imported?;
     imported.warnings.iter().for_each(|warning| terminal.warn(warning));
-    if let Err(error) = preview::fit_bundle(&options.out) {
+    if let Err(error) = preview_fit::fit_bundle(&options.out) {
         terminal.warn(format!("the bundle will show no previews: {error}"));
     }
     terminal.written(&options.out);
@@ -61,22 +75,33 @@ pub fn import(args: Import, work: &mut Work) -> Result<()> {
 
 /// Makes a new clip that moves like a reference clip.
 pub fn clone(args: CloneClip, work: &mut Work) -> Result<()> {
-    let outputs = args.out.iter().map(|path| Output::prepare(path)).collect::<Result<Vec<_>>>()?;
-    args.contact_sheet.as_deref().map(check_contact_sheet).transpose()?;
-    let manifest = Manifest::read(&args.engine.bundle.folder()?)?;
+    let bundle = args.engine.bundle.folder()?;
+    let manifest = Manifest::read(&bundle)?;
     let settings = args.settings(&manifest)?;
+    tell_seed(&args.settings.0, &settings, work);
+    let fps = frame_rate(args.fps, &manifest)?;
+    let mut outputs = Outputs::default();
+    let places = &mut outputs.places;
+    places.reads("model", Input::Whole, &bundle);
+    args.reference.iter().for_each(|path| places.reads("reference", Input::Clip, path));
+    args.motion.iter().for_each(|path| places.reads("motion", Input::Whole, path));
+    args.control.paths().iter().for_each(|path| places.reads("image", Input::Whole, path));
+    let keep = !args.cache.no_cache;
+    check_cache(keep, places)?;
+    let shape = shape(&settings, fps);
+    let clips = args.out.iter().map(|path| outputs.clip(path, &shape)).collect::<Result<Vec<_>>>()?;
+    args.contact_sheet.as_deref().map(|path| check_contact_sheet(path, &mut outputs)).transpose()?;
     let motion = args.motion.as_deref().map(|path| load_motion(path, &manifest, &settings)).transpose()?;
-    let clip = args.reference.as_deref().map(|path| work.clip(path, &args.part.selection())).transpose()?;
-    let frames = clip.map(|mut clip| work.sample(&mut clip, &settings)).transpose()?;
+    let mut clip = args.reference.as_deref().map(|path| work.clip(path, &args.part.selection())).transpose()?;
     let mut engine = work.engine(&args.engine)?;
-    work.plan(&engine, &settings)?;
+    work.plan(&mut engine, &settings)?;
+    let frames = clip.as_mut().map(|clip| work.sample(clip, &settings)).transpose()?;
     let motion = match (motion, &frames) {
         (Some(motion), _) => motion,
-        (None, Some(frames)) => work.motion(&mut engine, frames, &settings, !args.cache.no_cache)?,
+        (None, Some(frames)) => work.motion(&mut engine, frames, &settings, keep)?,
         (None, None) => return Err(Error::input("a clone needs a reference clip or a motion file")),
     };
-    let fps = args.fps.unwrap_or(manifest.defaults.fps);
-    let results = Results { outputs: &outputs, contact_sheet: args.contact_sheet.as_deref(), fps };
+    let results = Results { outputs: &clips, contact_sheet: args.contact_sheet.as_deref(), fps };
     work.clone_motion(&mut engine, &motion, &settings, frames.as_ref(), &results)
 }
 
@@ -85,22 +110,30 @@ pub fn extract(args: Extract, work: &mut Work) -> Result<()> {
     if args.out.extension().is_none_or(|extension| extension != "safetensors") {
         return Err(Error::input("a motion file ends in .safetensors").with_path(&args.out));
     }
-    output::check_writable(&args.out)?;
-    let manifest = Manifest::read(&args.engine.bundle.folder()?)?;
+    let bundle = args.engine.bundle.folder()?;
+    let manifest = Manifest::read(&bundle)?;
     let settings = args.settings(&manifest)?;
+    tell_seed(&args.settings.0, &settings, work);
+    let mut outputs = Outputs::default();
+    outputs.places.reads("model", Input::Whole, &bundle);
+    outputs.places.reads("reference", Input::Clip, &args.reference);
+    args.control.paths().iter().for_each(|path| outputs.places.reads("image", Input::Whole, path));
+    outputs.file(&args.out)?;
     let mut clip = work.clip(&args.reference, &args.part.selection())?;
-    let frames = work.sample(&mut clip, &settings)?;
     let mut engine = work.engine(&args.engine)?;
-    work.plan(&engine, &settings)?;
+    work.plan(&mut engine, &settings)?;
+    let frames = work.sample(&mut clip, &settings)?;
     let motion = work.motion(&mut engine, &frames, &settings, false)?;
-    motion.save(&args.out)?;
-    work.terminal.written(&args.out);
-    Ok(())
+    work.keep_motion(&motion, &args.out)
 }
 
 /// Writes a bundle's graphs as files.
 pub fn export(args: &Export, work: &mut Work) -> Result<()> {
-    let bundle = Bundle::open(&args.bundle.folder()?)?;
+    let folder = args.bundle.folder()?;
+    let mut places = Places::default();
+    places.reads("model", Input::Whole, &folder);
+    places.folder(&args.out)?;
+    let bundle = Bundle::open(&folder)?;
     let settings = args.settings(&bundle.manifest.defaults);
     let Work { terminal, cancel } = work;
     let files = motionclone::export::export(&bundle, &settings, &args.out, cancel, &mut |done, total| {
@@ -111,66 +144,67 @@ pub fn export(args: &Export, work: &mut Work) -> Result<()> {
     Ok(())
 }
 
-/// One line of a published list, checked.
-struct Planned {
-    settings: Settings,
-    clip: Clip,
-    output: Output,
-    contact_sheet: Option<PathBuf>,
+/// Prints the table of settings with a model's own values.
+pub fn settings(args: &ShowSettings) -> Result<()> {
+    let manifest = Manifest::read(&args.bundle.folder()?)?;
+    let described: Vec<Description> = settings::settings().map(|setting| setting.describe(&manifest)).collect();
+    if args.json {
+        let json = serde_json::to_string_pretty(&described).map_err(|e| Error::failure(e.to_string()))?;
+        return print(&(json + "\n"));
+    }
+    let mut shown = String::new();
+    for setting in settings::settings() {
+        let range = match setting.kind {
+            Kind::Integer | Kind::Number => setting.range(&manifest).to_string(),
+            Kind::Seed => "a whole number, or -1 to draw one".into(),
+            Kind::Text => "a text".into(),
+            Kind::Choice(names) => names.join(", "),
+            Kind::List => "names with commas between".into(),
+        };
+        let own = match setting.default(&manifest) {
+            Value::List(names) => names.join(","),
+            Value::Text(text) if setting.kind != Kind::Text => text,
+            value => serde_json::json!(value).to_string(),
+        };
+        shown += &format!("{}\n    {}\n    {range}; {own} unless given\n", setting.name, setting.help);
+    }
+    print(&shown)
 }
 
-/// Runs a published configuration over its list.
-pub fn run(args: Run, work: &mut Work) -> Result<()> {
-    let manifest = Manifest::read(&args.engine.bundle.folder()?)?;
-    let terminal = &mut work.terminal;
-    let configuration = Configuration::read(&args.inference_config, &mut |warning| terminal.warn(warning))?;
-    let examples = Example::read_all(&args.examples, &mut |warning| terminal.warn(warning))?;
-    let new_folder = !args.out.exists();
-    fs::create_dir_all(&args.out).map_err(|e| Error::input(format!("cannot be made: {e}")).with_path(&args.out))?;
-    let result = run_all(&args, &manifest, &configuration, &examples, work);
-    if result.is_err() && new_folder {
-        // Only an empty folder goes, one with finished clips stays.
-        let _ = fs::remove_dir(&args.out);
+/// Writes what was asked for to standard output. A reader who has seen enough may close it.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::io("standard output", e)),
+        _ => Ok(()),
     }
-    result
 }
 
-fn run_all(
-    args: &Run,
-    manifest: &Manifest,
-    configuration: &Configuration,
-    examples: &[Example],
-    work: &mut Work,
-) -> Result<()> {
-    let published = Selection { sampling: args.sampling, ..Selection::default() };
-    let mut names = HashSet::new();
-    let mut planned = Vec::new();
-    for example in examples {
-        let terminal = &mut work.terminal;
-        let mut resolve = |path: &Path| published::resolve(path, &args.examples, &mut |notice| terminal.notice(notice));
-        let settings = configuration.settings(&manifest.defaults, example, args.size, args.frames, &mut resolve)?;
-        let video = resolve(&example.video_path);
-        settings.check(manifest)?;
-        let clip = work.clip(&video, &published)?;
-        let mut name = example.file_name(settings.seed);
-        while !names.insert(name.clone()) {
-            name.push_str("_again");
-        }
-        let output = Output::prepare(&args.out.join(format!("{name}.mp4")))?;
-        let contact_sheet = args.contact_sheets.then(|| args.out.join(format!("{name}.png")));
-        planned.push(Planned { settings, clip, output, contact_sheet });
+/// The rate asked for, or the model's own.
+pub fn frame_rate(asked: Option<FrameRate>, manifest: &Manifest) -> Result<FrameRate> {
+    let own = manifest.defaults.fps;
+    let rate = asked.or_else(|| FrameRate::from_f64(own));
+    rate.ok_or_else(|| {
+        Error::input(format!(
+            "{own} frames a second in the bundle's defaults: must be 0.1 to 240; name others with --fps"
+        ))
+    })
+}
+
+/// Says which seed was drawn, so that the clip can be made again.
+fn tell_seed(choices: &Choices, settings: &Settings, work: &mut Work) {
+    if choices.draws_seed() {
+        work.terminal.notice(format!("seed {}: drawn; --seed {0} makes the same again", settings.seed));
     }
-    let mut engine = work.engine(&args.engine)?;
-    let fps = args.fps.unwrap_or(manifest.defaults.fps);
-    for (index, Planned { settings, mut clip, output, contact_sheet }) in planned.into_iter().enumerate() {
-        work.terminal.clip(index + 1, examples.len(), &settings.prompt);
-        let frames = work.sample(&mut clip, &settings)?;
-        work.plan(&engine, &settings)?;
-        let motion = work.motion(&mut engine, &frames, &settings, !args.cache.no_cache)?;
-        let results = Results { outputs: &[output], contact_sheet: contact_sheet.as_deref(), fps };
-        work.clone_motion(&mut engine, &motion, &settings, Some(&frames), &results)?;
-    }
-    Ok(())
+}
+
+pub fn shape(settings: &Settings, fps: FrameRate) -> ClipShape {
+    ClipShape { width: settings.width, height: settings.height, frames: settings.frames, fps }
+}
+
+/// Checks that motions are not kept among the inputs.
+pub fn check_cache(keep: bool, places: &Places) -> Result<()> {
+    let Some(folder) = cache::folder().filter(|_| keep) else { return Ok(()) };
+    places.keeps(&folder).map_err(|e| e.within("the folder of kept motions (MOTIONCLONE_CACHE)"))
 }
 
 fn load_motion(path: &Path, manifest: &Manifest, settings: &Settings) -> Result<Motion> {
@@ -179,9 +213,9 @@ fn load_motion(path: &Path, manifest: &Manifest, settings: &Settings) -> Result<
     Ok(motion)
 }
 
-fn check_contact_sheet(path: &Path) -> Result<()> {
+pub fn check_contact_sheet(path: &Path, outputs: &mut Outputs) -> Result<()> {
     if !path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png")) {
         return Err(Error::input("a contact sheet ends in .png").with_path(path));
     }
-    output::check_writable(path)
+    outputs.file(path)
 }

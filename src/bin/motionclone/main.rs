@@ -4,13 +4,18 @@ mod args;
 mod cache;
 mod commands;
 mod doctor;
+mod flags;
+mod list;
+mod memory;
 mod output;
+mod places;
 mod published;
 mod sheet;
 mod signals;
 mod terminal;
 #[cfg(test)]
 mod testing;
+mod text;
 mod work;
 
 use std::ffi::OsString;
@@ -62,8 +67,9 @@ fn perform(command: Command, work: &mut Work) -> Result<()> {
         Command::Import(args) => commands::import(args, work),
         Command::Clone(args) => commands::clone(*args, work),
         Command::Extract(args) => commands::extract(args, work),
-        Command::Run(args) => commands::run(args, work),
+        Command::Run(args) => list::run(args, work),
         Command::Export(args) => commands::export(&args, work),
+        Command::Settings(args) => commands::settings(&args),
         Command::Doctor(args) => doctor::doctor(&args),
     }
 }

@@ -1,8 +1,9 @@
 //! Writing the new clip: the file's extension decides the format. A result appears whole or not at all.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -10,9 +11,12 @@ use image::{ImageFormat, RgbImage};
 use motionclone::Cancel;
 use motionclone::media::ffmpeg::{self, Ffmpeg, Running};
 use motionclone::media::frames::Frames;
-use motionclone::onnx::unfinished;
+use motionclone::onnx::owned::Kind;
+use motionclone::onnx::unfinished::{self, Unfinished, UnfinishedFolder};
+use motionclone::settings::FrameRate;
 use motionclone::{Error, Result};
-use tempfile::TempPath;
+
+use crate::places::Places;
 
 /// What a clip is written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +32,21 @@ enum Format {
     Folder,
 }
 
+/// The size and rate of a clip that will be written.
+#[derive(Debug, Clone, Copy)]
+pub struct ClipShape {
+    pub width: usize,
+    pub height: usize,
+    pub frames: usize,
+    pub fps: FrameRate,
+}
+
+impl ClipShape {
+    fn bytes(&self) -> u64 {
+        [self.width, self.height, self.frames].into_iter().fold(3, |product, n| product.saturating_mul(n as u64))
+    }
+}
+
 /// A place for a clip that was found writable.
 #[derive(Debug)]
 pub struct Output {
@@ -36,38 +55,84 @@ pub struct Output {
     ffmpeg: Option<Ffmpeg>,
 }
 
-impl Output {
-    /// Checks before any long work that a clip can be written here.
+/// Finds out before any long work whether results can be written.
+#[derive(Default)]
+pub struct Outputs {
+    /// Inputs, and the places taken.
+    pub places: Places,
+    /// Formats and sizes of which a frame or two were encoded.
+    tried: Vec<(Format, usize, usize)>,
+    /// Bytes that will be written to each folder.
+    needed: HashMap<PathBuf, u64>,
+}
+
+impl Outputs {
+    /// Checks that a clip can be written, by writing a short one.
     ///
     /// # Errors
-    /// When the extension is unknown, the folder is missing or not writable, something else stands there already, or
-    /// ffmpeg is needed and missing.
-    pub fn prepare(path: &Path) -> Result<Self> {
-        let bad = |message: &str| Err(Error::input(message).with_path(path));
-        let format = match path.extension().and_then(OsStr::to_str).map(str::to_lowercase).as_deref() {
-            Some("mp4") => Format::Mp4,
-            Some("webm") => Format::Webm,
-            Some("gif") => Format::Gif,
-            Some("webp") => Format::Webp,
-            None => Format::Folder,
-            _ => return bad("unknown kind of output: use .mp4, .webm, .gif, .webp, or a folder for PNG files"),
-        };
-        match fs::symlink_metadata(path) {
-            Ok(there) if format == Format::Folder && !there.is_dir() => return bad("is a file, not a folder"),
-            Ok(_) if format == Format::Folder && !holds_only_frames(path) => {
-                return bad("the folder holds other files than frames; name a new one");
-            }
-            Ok(there) if format != Format::Folder && there.is_dir() => return bad("is a folder"),
-            _ => {}
+    /// When the extension is unknown, the place is an input's or another's, its folder is missing, not writable or full,
+    /// something else stands there, or ffmpeg is missing or cannot encode this format.
+    pub fn clip(&mut self, path: &Path, shape: &ClipShape) -> Result<Output> {
+        let format = Format::of(path)?;
+        if format == Format::Folder {
+            self.places.folder(path)?;
+            check_parent(path)?;
+            drop(UnfinishedFolder::new(path, Kind::Frames)?);
+            // Noise, which is the worst case, does not get smaller; pictures get to a third.
+            self.room(path, shape.bytes() / 4)?;
+            return Ok(Output { path: path.into(), format, ffmpeg: None });
         }
-        drop(beside(path)?);
-        let ffmpeg = if format == Format::Folder { None } else { Some(Ffmpeg::find()?) };
-        Ok(Self { path: path.into(), format, ffmpeg })
+        self.file(path)?;
+        self.room(path, shape.bytes() / 64)?;
+        let ffmpeg = Ffmpeg::find()?;
+        let output = Output { path: path.into(), format, ffmpeg: Some(ffmpeg.clone()) };
+        if !self.tried.contains(&(format, shape.width, shape.height)) {
+            output.try_encoder(&ffmpeg, shape)?;
+            self.tried.push((format, shape.width, shape.height));
+        }
+        Ok(output)
     }
 
+    /// Checks that a file can be written.
+    ///
+    /// # Errors
+    /// When it is an input or another result, its folder is missing or not writable, or what is there is write-protected
+    /// or no plain file.
+    pub fn file(&mut self, path: &Path) -> Result<()> {
+        self.places.file(path)?;
+        check_parent(path)?;
+        let place = unfinished::follow(path).map_err(|e| cannot_write(path, e))?;
+        match fs::metadata(&place) {
+            Ok(there) if there.is_dir() => return Err(Error::input("is a folder").with_path(path)),
+            Ok(there) if !there.is_file() => return Err(cannot_write(path, "a device or pipe is there")),
+            Ok(there) if there.permissions().readonly() => return Err(cannot_write(path, "it is write-protected")),
+            Ok(_) => drop(fs::File::options().append(true).open(&place).map_err(|e| cannot_write(path, e))?),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(cannot_write(path, error)),
+        }
+        drop(Unfinished::file(path).map_err(|e| cannot_write(path, e))?);
+        Ok(())
+    }
+
+    /// Checks that a folder has room for so many bytes more.
+    fn room(&mut self, path: &Path, bytes: u64) -> Result<()> {
+        let place = unfinished::follow(path).map_err(|e| cannot_write(path, e))?;
+        let folder = unfinished::parent(&place);
+        let needed = self.needed.entry(folder.into()).or_default();
+        *needed = needed.saturating_add(bytes);
+        unfinished::check_room(folder, *needed).map_err(|e| e.with_path(path))
+    }
+}
+
+impl Output {
     /// The path given.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether every pixel is kept.
+    pub fn is_lossless(&self) -> bool {
+        self.format == Format::Folder
     }
 
     /// Writes the clip, replacing an older one. The same frames give the same bytes.
@@ -75,22 +140,25 @@ impl Output {
     /// # Errors
     /// When the disk is full or ffmpeg cannot write this format, or the work is cancelled; nothing is left
     /// then.
-    pub fn write(&self, frames: &Frames, fps: f64, cancel: &Cancel) -> Result<()> {
+    pub fn write(&self, frames: &Frames, fps: FrameRate, cancel: &Cancel) -> Result<()> {
         match &self.ffmpeg {
-            Some(ffmpeg) => self.write_file(ffmpeg, frames, fps, cancel),
-            None => self.write_folder(frames, cancel),
+            Some(ffmpeg) => {
+                let unfinished = self.encode(ffmpeg, frames, fps, cancel)?;
+                unfinished.finish().map_err(|e| cannot_write(&self.path, e))
+            }
+            None => write_folder(&self.path, frames, cancel),
         }
     }
 
-    fn write_file(&self, ffmpeg: &Ffmpeg, frames: &Frames, fps: f64, cancel: &Cancel) -> Result<()> {
-        let temporary = beside(&self.path)?;
+    fn encode(&self, ffmpeg: &Ffmpeg, frames: &Frames, fps: FrameRate, cancel: &Cancel) -> Result<Unfinished> {
+        let unfinished = Unfinished::file(&self.path).map_err(|e| cannot_write(&self.path, e))?;
         let mut command = ffmpeg.command();
         command.args(["-f", "rawvideo", "-pixel_format", "rgb24"]);
         command.args(["-video_size", &format!("{}x{}", frames.width, frames.height)]);
         command.args(["-framerate", &fps.to_string(), "-i", "pipe:0"]).args(self.format.options());
         // One thread and no encoder names: the file depends on the frames alone.
         command.args(["-map_metadata", "-1", "-fflags", "+bitexact", "-flags:v", "+bitexact", "-threads", "1", "-y"]);
-        command.arg(ffmpeg::literal(&temporary)).stdin(Stdio::piped());
+        command.arg(ffmpeg::literal(unfinished.path())).stdin(Stdio::piped());
         let running = Running::start(command)?;
         if let Some(mut input) = running.stdin() {
             for frame in frames.iter() {
@@ -104,40 +172,90 @@ impl Output {
         let (well, complaint) = running.finish()?;
         cancel.check()?;
         // ffmpeg answers "success" when only the end of a file could not be written, but it does complain.
-        if !well || complaint.is_some() {
-            let complaint = complaint.unwrap_or_else(|| "ffmpeg gave no reason".into());
+        if !well || complaint.is_some() || !unfinished.path().is_file() {
+            let complaint = complaint.unwrap_or_else(|| "ffmpeg ended early and gave no reason".into());
             // "Error writing trailer of file:…: No space left on device": only the end tells the user something.
             return Err(cannot_write(&self.path, complaint.rsplit(": ").next().unwrap_or(&complaint)));
         }
-        persist(temporary, &self.path)
+        Ok(unfinished)
     }
 
-    fn write_folder(&self, frames: &Frames, cancel: &Cancel) -> Result<()> {
-        let fail = |e: std::io::Error| cannot_write(&self.path, e);
-        let folder = unfinished::folder(&self.path).map_err(fail)?;
-        for (index, frame) in frames.iter().enumerate() {
-            cancel.check()?;
-            let path = folder.path().join(format!("frame_{index:04}.png"));
-            fs::write(path, png(frame, frames.width, frames.height)?).map_err(fail)?;
-        }
-        if self.path.exists() {
-            // Only our own frames lie there; Windows does not rename onto a folder.
-            fs::remove_dir_all(&self.path).map_err(fail)?;
-        }
-        fs::rename(folder.path(), &self.path).map_err(fail)?;
-        // Nothing is left to remove at the old name.
-        let _ = folder.keep();
-        Ok(())
+    /// Encodes two frames of the clip's size, and lets go of them.
+    fn try_encoder(&self, ffmpeg: &Ffmpeg, shape: &ClipShape) -> Result<()> {
+        let ClipShape { width, height, fps, .. } = *shape;
+        let frames = Frames { width, height, data: vec![128; width * height * 3 * 2] };
+        let Err(error) = self.encode(ffmpeg, &frames, fps, &Cancel::default()) else { return Ok(()) };
+        let there = encoders(ffmpeg);
+        let can_write = |format: &&Format| there.iter().any(|name| name == format.encoder());
+        let others: Vec<&str> =
+            Format::FILES.iter().filter(can_write).filter(|f| **f != self.format).map(|f| f.extension()).collect();
+        let others = if others.is_empty() { String::new() } else { format!("{}, or ", others.join(", ")) };
+        let reason = match can_write(&&self.format) {
+            true => error.to_string(),
+            false => format!(
+                "{}: cannot be written: this ffmpeg ({}) has no encoder {}, which {} needs",
+                self.path.display(),
+                ffmpeg.path.display(),
+                self.format.encoder(),
+                self.format.extension()
+            ),
+        };
+        Err(Error::input(format!(
+            "{reason}; name another ffmpeg in {}, or choose {others}a folder for PNG files",
+            ffmpeg::VARIABLE
+        )))
     }
 }
 
 impl Format {
+    const FILES: [Self; 4] = [Self::Mp4, Self::Webm, Self::Gif, Self::Webp];
+
+    fn of(path: &Path) -> Result<Self> {
+        let bad = |message: &str| Err(Error::input(message).with_path(path));
+        if path.as_os_str().to_string_lossy().ends_with(std::path::is_separator) {
+            return Ok(Self::Folder);
+        }
+        let Some(extension) = path.extension().and_then(OsStr::to_str) else {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+            return match Self::FILES.iter().any(|format| format.extension() == name) {
+                true => bad("is an extension without a name"),
+                false => Ok(Self::Folder),
+            };
+        };
+        let extension = format!(".{}", extension.to_lowercase());
+        match Self::FILES.into_iter().find(|format| format.extension() == extension) {
+            Some(format) => Ok(format),
+            None => bad("unknown kind of output: use .mp4, .webm, .gif, .webp, or a folder for PNG files"),
+        }
+    }
+
+    fn extension(self) -> &'static str {
+        match self {
+            Self::Mp4 => ".mp4",
+            Self::Webm => ".webm",
+            Self::Gif => ".gif",
+            Self::Webp => ".webp",
+            Self::Folder => "",
+        }
+    }
+
+    /// The encoder's name in ffmpeg.
+    fn encoder(self) -> &'static str {
+        match self {
+            Self::Mp4 => "libx264",
+            Self::Webm => "libvpx-vp9",
+            Self::Gif => "gif",
+            Self::Webp => "libwebp_anim",
+            Self::Folder => "",
+        }
+    }
+
     /// ffmpeg's options for one format.
     fn options(self) -> Vec<&'static str> {
-        let codec: &[&str] = match self {
-            Self::Mp4 => &["-c:v", "libx264", "-crf", "16", "-preset", "medium", "-movflags", "+faststart"],
-            Self::Webm => &["-c:v", "libvpx-vp9", "-crf", "18", "-b:v", "0", "-cpu-used", "2"],
-            Self::Webp => &["-c:v", "libwebp_anim", "-quality", "90", "-loop", "0"],
+        let settings: &[&str] = match self {
+            Self::Mp4 => &["-crf", "16", "-preset", "medium", "-movflags", "+faststart"],
+            Self::Webm => &["-crf", "18", "-b:v", "0", "-cpu-used", "2"],
+            Self::Webp => &["-quality", "90", "-loop", "0"],
             Self::Gif => &[
                 "-filter_complex",
                 "split[a][b];[a]palettegen=stats_mode=full[p];[b][p]paletteuse=dither=sierra2_4a",
@@ -146,7 +264,8 @@ impl Format {
             ],
             Self::Folder => &[],
         };
-        let mut options = codec.to_vec();
+        let mut options = vec!["-c:v", self.encoder()];
+        options.extend(settings);
         if matches!(self, Self::Mp4 | Self::Webm) {
             // Editors expect BT.709, so the colours are converted for it and the file says so. Halved chroma needs
             // even sizes.
@@ -162,49 +281,80 @@ impl Format {
     }
 }
 
+/// The video encoders that an ffmpeg names.
+fn encoders(ffmpeg: &Ffmpeg) -> Vec<String> {
+    let mut command = ffmpeg.command();
+    let answer = command.arg("-encoders").stdout(Stdio::piped()).stderr(Stdio::null()).output();
+    let text = answer.map(|answer| String::from_utf8_lossy(&answer.stdout).into_owned()).unwrap_or_default();
+    // " V....D libx264              H.264 …"
+    let lines = text.lines().filter(|line| line.starts_with(" V"));
+    lines.filter_map(|line| line.split_whitespace().nth(1)).map(String::from).collect()
+}
+
+/// Writes a folder of PNG files, replacing an older one of ours.
+fn write_folder(path: &Path, frames: &Frames, cancel: &Cancel) -> Result<()> {
+    let folder = UnfinishedFolder::new(path, Kind::Frames)?;
+    for (index, frame) in frames.iter().enumerate() {
+        cancel.check()?;
+        let file = folder.path().join(format!("frame_{index:04}.png"));
+        fs::write(file, png(frame, frames.width, frames.height)?).map_err(|e| cannot_write(path, e))?;
+    }
+    folder.finish(&[])
+}
+
+/// Saves a clip whose own place failed as a new folder of PNG files: beside that place, in one of the `other` folders,
+/// or in the system's folder for temporary files. Returns the folder.
+///
+/// # Errors
+/// When none of them can be written, or the work is cancelled.
+pub fn rescue(frames: &Frames, failed: &Path, other: Option<PathBuf>, cancel: &Cancel) -> Result<PathBuf> {
+    let stem = failed.file_stem().unwrap_or_default().to_string_lossy();
+    let stem = if stem.is_empty() { "motionclone".into() } else { stem };
+    save_somewhere(failed, other, &format!("{stem}_frames"), "", &mut |path| write_folder(path, frames, cancel))
+}
+
+/// Saves a result under a new name in the first folder where `save` can: beside its own place, in the `other` one, or in
+/// that for temporary files.
+///
+/// # Errors
+/// The last one of `save`.
+pub fn save_somewhere(
+    failed: &Path,
+    other: Option<PathBuf>,
+    stem: &str,
+    extension: &str,
+    save: &mut dyn FnMut(&Path) -> Result<()>,
+) -> Result<PathBuf> {
+    let beside = unfinished::parent(failed).to_path_buf();
+    let mut result = Err(Error::failure("there is no folder to save it in"));
+    for folder in [Some(beside), other, Some(std::env::temp_dir())].into_iter().flatten() {
+        let names = std::iter::once(format!("{stem}{extension}"))
+            .chain((2..).map(|number| format!("{stem}_{number}{extension}")));
+        let free = names.map(|name| folder.join(name)).find(|path| path.symlink_metadata().is_err());
+        let Some(path) = free else { continue };
+        result =
+            fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e)).and_then(|()| save(&path)).map(|()| path);
+        if result.as_ref().is_ok() || result.as_ref().is_err_and(Error::is_cancelled) {
+            break;
+        }
+    }
+    result
+}
+
 /// Writes one frame as a PNG file.
 ///
 /// # Errors
 /// When the file cannot be written; nothing is left then.
 pub fn write_png(path: &Path, frame: &Frames) -> Result<()> {
-    let temporary = beside(path)?;
-    fs::write(&temporary, png(&frame.data, frame.width, frame.height)?).map_err(|e| cannot_write(path, e))?;
-    persist(temporary, path)
+    let png = png(&frame.data, frame.width, frame.height)?;
+    let file = Unfinished::file(path).map_err(|e| cannot_write(path, e))?;
+    fs::write(file.path(), png).and_then(|()| file.finish()).map_err(|e| cannot_write(path, e))
 }
 
-/// Checks before any long work that a file can be written here.
-///
-/// # Errors
-/// When its folder is missing or not writable, or a folder stands there.
-pub fn check_writable(path: &Path) -> Result<()> {
-    if path.is_dir() {
-        return Err(Error::input("is a folder").with_path(path));
-    }
-    beside(path).map(drop)
-}
-
-/// An empty file beside `path` with its extension, removed unless renamed.
-fn beside(path: &Path) -> Result<TempPath> {
+/// Checks that the folder of a result is there.
+fn check_parent(path: &Path) -> Result<()> {
     let folder = unfinished::parent(path);
-    if !folder.is_dir() {
-        return Err(cannot_write(path, format!("there is no folder {}", folder.display())));
-    }
-    Ok(unfinished::file(path).map_err(|e| cannot_write(path, e))?.into_temp_path())
-}
-
-fn persist(temporary: TempPath, path: &Path) -> Result<()> {
-    temporary.persist(path).map_err(|e| cannot_write(path, e.error))
-}
-
-fn holds_only_frames(folder: &Path) -> bool {
-    fs::read_dir(folder).is_ok_and(|entries| {
-        entries.into_iter().all(|entry| {
-            entry.is_ok_and(|e| {
-                let name = e.file_name().to_string_lossy().into_owned();
-                name.starts_with("frame_") && name.ends_with(".png")
-            })
-        })
-    })
+    if folder.is_dir() { Ok(()) } else { Err(cannot_write(path, format!("there is no folder {}", folder.display()))) }
 }
 
 fn png(data: &[u8], width: usize, height: usize) -> Result<Vec<u8>> {
@@ -215,17 +365,21 @@ fn png(data: &[u8], width: usize, height: usize) -> Result<Vec<u8>> {
     Ok(file.into_inner())
 }
 
-/// The user named the place, so it is the user's to change, a full disk too.
+/// The user named the place, so what it refuses is the user's to change, a full disk too; an encoder that fails is not.
 fn cannot_write(path: &Path, reason: impl std::fmt::Display) -> Error {
+    const OF_THE_ENCODER: [&str; 3] = ["Invalid", "Generic error", "gave no reason"];
     let reason = reason.to_string();
+    let of_the_encoder = OF_THE_ENCODER.iter().any(|words| reason.contains(words));
     let reason = if reason.starts_with("No space left") { "the disk is full" } else { &reason };
-    Error::input(format!("cannot be written: {reason}")).with_path(path)
+    let message = format!("cannot be written: {reason}");
+    let error = if of_the_encoder { Error::failure(message) } else { Error::input(message) };
+    error.with_path(path)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{difference, moving_bars, open, read, write};
+    use crate::testing::{difference, moving_bars, open, prepare, read, write};
 
     /// Every format, read back: as many frames, the same size, nearly the same colours.
     #[test]
@@ -307,10 +461,10 @@ mod tests {
         let path = folder.path().join("frames");
         for count in [5, 3] {
             write(&path, &moving_bars(count, 16, 16), 8.0).expect("written frames");
-            assert_eq!(fs::read_dir(&path).expect("the folder").count(), count);
+            assert_eq!(fs::read_dir(&path).expect("the folder").count(), count + 1, "the frames and the marker");
         }
         fs::write(path.join("notes.txt"), "mine").expect("a written file");
-        let error = Output::prepare(&path).expect_err("a folder with other files");
+        let error = prepare(&path).expect_err("a folder with other files");
         assert!(error.is_input() && error.to_string().contains("other files"), "{error}");
     }
 
@@ -326,7 +480,7 @@ mod tests {
             ("folder.mp4", "is a folder"),
             ("file", "is a file"),
         ] {
-            let error = Output::prepare(&folder.path().join(name)).expect_err(name);
+            let error = prepare(&folder.path().join(name)).expect_err(name);
             assert!(error.is_input() && error.to_string().contains(reason), "{name}: {error}");
         }
         assert_eq!(fs::read_dir(folder.path()).expect("the folder").count(), 2, "nothing is left");
@@ -355,8 +509,9 @@ mod tests {
         let folder = PathBuf::from(std::env::var_os("MOTIONCLONE_TEST_FOLDER").expect("a folder to write to"));
         let frames = moving_bars(12, 256, 256);
         for name in ["a.mp4", "a.webm", "a.gif", "a.webp", "frames"] {
-            let output = Output::prepare(&folder.join(name)).expect(name);
-            let error = output.write(&frames, 8.0, &Cancel::default()).expect_err(name);
+            let output = prepare(&folder.join(name)).expect(name);
+            let fps = FrameRate::new(8, 1).expect("a frame rate");
+            let error = output.write(&frames, fps, &Cancel::default()).expect_err(name);
             assert!(error.is_input() && error.to_string().contains("cannot be written"), "{name}: {error}");
             assert!(!error.to_string().contains('\n'), "{name}: {error}");
         }

@@ -41,7 +41,6 @@ pub enum Stage {
     Extract,
     Denoise,
     Decode,
-    Write,
 }
 
 impl Stage {
@@ -56,7 +55,6 @@ impl Stage {
             Self::Extract => "extracting motion",
             Self::Denoise => "denoising",
             Self::Decode => "decoding",
-            Self::Write => "writing",
         }
     }
 
@@ -65,7 +63,6 @@ impl Stage {
             Self::Import | Self::Export => "megabyte",
             Self::List | Self::Read => "second",
             Self::Encode | Self::Decode => "frame",
-            Self::Write => "file",
             Self::Load | Self::Extract | Self::Denoise => "step",
         }
     }

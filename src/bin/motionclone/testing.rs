@@ -7,8 +7,17 @@ use motionclone::Result;
 use motionclone::media::clip::Clip;
 use motionclone::media::frames::Frames;
 use motionclone::media::sampling::Selection;
+use motionclone::onnx::manifest::{Defaults, Manifest};
+use motionclone::settings::FrameRate;
 
-use crate::output::Output;
+use crate::output::{ClipShape, Output, Outputs};
+
+/// The embedded model's manifest, with the published defaults.
+pub fn manifest() -> Manifest {
+    let bundle = Path::new(env!("CARGO_MANIFEST_DIR")).join("onnx/demo/bundle");
+    let manifest = Manifest::read(&bundle).expect("the embedded model");
+    Manifest { defaults: Defaults::default(), ..manifest }
+}
 
 /// Opens a clip without a way to cancel.
 pub fn open(path: &Path) -> Result<Clip> {
@@ -22,7 +31,14 @@ pub fn read(path: &Path, frames: usize, width: usize, height: usize) -> Result<F
 
 /// Writes a clip.
 pub fn write(path: &Path, frames: &Frames, fps: f64) -> Result<()> {
-    Output::prepare(path)?.write(frames, fps, &Cancel::default())
+    let fps = FrameRate::from_f64(fps).expect("a frame rate");
+    prepare(path)?.write(frames, fps, &Cancel::default())
+}
+
+/// Checks that a small clip can be written.
+pub fn prepare(path: &Path) -> Result<Output> {
+    let fps = FrameRate::new(8, 1).expect("a frame rate");
+    Outputs::default().clip(path, &ClipShape { width: 16, height: 16, frames: 2, fps })
 }
 
 /// A clip with soft, moving, coloured bars and a little texture, so that no encoder can make it vanish.
