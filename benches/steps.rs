@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use motionclone::Cancel;
-use motionclone::job::Event;
+use motionclone::job::{Event, Job};
 use motionclone::onnx::checkpoint::import;
 use motionclone::pipeline::vae;
 use motionclone::runtime::Device;
@@ -59,32 +59,34 @@ fn main() {
         cool_up: 2,
         ..Settings::new(&engine.manifest().defaults, "Relics on the seabed")
     };
-    let (cancel, mut watch) = (Cancel::default(), |_: Event| ());
     let case = recorded::Case::all().into_iter().find(|case| case.config["kind"].is_null()).unwrap();
     let planar = ArrayD::from_shape_vec(IxDyn(&[8, 3, 128, 128]), case.bytes("reference_frames")).unwrap();
     let interleaved = planar.permuted_axes(IxDyn(&[0, 2, 3, 1]));
     let clip =
         motionclone::media::frames::Frames { width: 128, height: 128, data: interleaved.iter().copied().collect() };
 
+    let (cancel, mut watch) = (Cancel::default(), |_: Event| ());
+    let mut job = Job::new(&mut engine, &settings, &mut watch, &cancel).unwrap();
     println!("{:<28} {:>9} {:>9} {:>9}", "seconds", "minimum", "median", "maximum");
     let mut number = 0;
     time("text encoder", REPEATS, || {
         // What was encoded before is known.
         number += 1;
-        engine.encode_text(&format!("Relics on the seabed {number}"), &cancel).unwrap();
+        job.encode_text(&format!("Relics on the seabed {number}")).unwrap();
     });
     let pixels = vae::pixels(&clip);
-    time("VAE encoder, 8 frames", REPEATS, || drop(engine.encode(&pixels, &settings, &mut watch, &cancel).unwrap()));
-    let latents = engine.encode(&pixels, &settings, &mut watch, &cancel).unwrap();
+    time("VAE encoder, 8 frames", REPEATS, || drop(job.encode(&pixels).unwrap()));
+    let latents = job.encode(&pixels).unwrap();
     let mut motion = None;
     time("extraction", REPEATS, || {
-        motion = Some(engine.extract_latents(&latents, None, &settings, "", &mut watch, &cancel).unwrap());
+        motion = Some(job.motion(&latents, None, "").unwrap());
     });
-    let denoising = engine.denoising(&motion.unwrap(), &settings, None, &mut watch, &cancel).unwrap();
+    let mut denoising = job.denoising(&motion.unwrap(), None).unwrap();
     let latents = case.array("initial_latents");
-    let guided = time("guided step", REPEATS, || drop(denoising.step(&mut engine, 2, &latents, &cancel).unwrap()));
-    let plain = time("plain step", REPEATS, || drop(denoising.step(&mut engine, 5, &latents, &cancel).unwrap()));
-    time("VAE decoder, 8 frames", REPEATS, || drop(engine.decode(&latents, &settings, &mut watch, &cancel).unwrap()));
+    let mut unet = job.unet();
+    let guided = time("guided step", REPEATS, || drop(denoising.step(&mut unet, 2, &latents).unwrap()));
+    let plain = time("plain step", REPEATS, || drop(denoising.step(&mut unet, 5, &latents).unwrap()));
+    time("VAE decoder, 8 frames", REPEATS, || drop(job.decode(&latents).unwrap()));
     println!("\na guided step takes {:.2} times a plain one", guided / plain);
     if let Some(mib) = peak_memory() {
         println!("peak memory {mib} MiB");

@@ -3,17 +3,16 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use motionclone_onnx::graph::{Lowering, cuda, memory, write};
+use motionclone_onnx::graph::{Lowering, cuda, write};
 use motionclone_onnx::manifest::{Manifest, WEIGHTS_FILE};
-use motionclone_onnx::model::unet3d::UnetShape;
-use motionclone_onnx::model::vae::VaeShape;
 use ndarray::{ArrayD, IxDyn};
 use ort::value::DynValue;
 
-use crate::bundle::{Bundle, NetworkKey};
+use crate::bundle::Bundle;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::memory::Economy;
+use crate::memory::{self, Plan};
+use crate::networks::{Graphs, JobNetworks, MemoryStrategy, NetworkKey};
 use crate::runtime::device::DeviceGuard;
 use crate::runtime::probe::{leave_out_kernels, probe};
 use crate::runtime::shared_weights::SharedWeights;
@@ -23,7 +22,7 @@ use crate::settings::Settings;
 
 pub use crate::runtime::probe::devices;
 
-/// What CUDA devices run where an engine's options do not say.
+/// The operators of CUDA devices where an engine's options do not say.
 const CUDA_LOWERING: Lowering = Lowering::Cuda(cuda::Fused::ALL);
 
 /// Bytes of activations above which a GPU's network of the steps is written without the shapes of its inner values.
@@ -32,10 +31,10 @@ const OPEN_SHAPES_ABOVE: u64 = 256 << 20;
 /// Prompts whose embeddings are kept, a quarter of a megabyte each.
 const MOST_EMBEDDINGS: usize = 32;
 
-/// How an engine is opened.
+/// Options for opening an engine.
 #[derive(Debug, Clone, Default)]
 pub struct EngineOptions {
-    /// Where networks run.
+    /// The device that networks run on.
     pub device: Device,
     /// The ONNX Runtime library; found by itself when absent (see [`Runtime::load`]).
     pub runtime: Option<PathBuf>,
@@ -43,10 +42,10 @@ pub struct EngineOptions {
     pub threads: Option<usize>,
     /// The operators that CUDA devices run; the CPU always runs the portable ones.
     pub cuda_lowering: Option<Lowering>,
-    /// Whether nodes of networks of a lowering that was named may run on the CPU; otherwise such a network is refused.
-    /// Where none was named they may: a slow node is better than no clip.
+    /// Allows nodes on the CPU in networks of a lowering that was named; otherwise such a network is refused. Where none was
+    /// named they may: a slow node is better than no clip.
     pub cpu_nodes: bool,
-    /// Where ONNX Runtime's profiler writes, one file a network, under names that begin so.
+    /// Beginning of the names of the files that ONNX Runtime's profiler writes, one a network.
     pub profile: Option<PathBuf>,
     /// Bytes of the device's memory that the networks may take; no limit when absent. A smaller budget makes jobs
     /// slower, see [`Engine::plan`].
@@ -56,18 +55,40 @@ pub struct EngineOptions {
 }
 
 /// A bundle, a device, and loaded networks, which stay from one job to the next while the sizes stay the same.
+///
+/// ```no_run
+/// use std::path::Path;
+///
+/// use motionclone::media::frames::Frames;
+/// use motionclone::settings::Settings;
+/// use motionclone::{Cancel, Engine, EngineOptions};
+///
+/// # fn main() -> motionclone::Result<()> {
+/// let mut engine = Engine::open(Path::new("bundle"), &EngineOptions::default())?;
+/// let settings = Settings::new(&engine.manifest().defaults, "a boat on a lake");
+/// // As many frames of the reference clip as the settings say, of their size, as 8-bit RGB.
+/// let data = vec![0; settings.frames * settings.height * settings.width * 3];
+/// let clip = Frames { width: settings.width, height: settings.height, data };
+///
+/// let cancel = Cancel::default();
+/// let motion = engine.extract(&clip, &settings, &mut |_| (), &cancel)?;
+/// let frames = engine.clone_motion(&motion, &settings, &mut |event| println!("{event:?}"), &cancel)?;
+/// assert_eq!(frames.count(), settings.frames);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Engine {
-    pub(crate) bundle: Bundle,
+    bundle: Bundle,
     runtime: &'static Runtime,
     run: RunSettings,
     device: String,
     without_cuda: Option<String>,
     without_kernels: Option<String>,
     networks: HashMap<NetworkKey, Network>,
+    graphs: Graphs,
     weights: SharedWeights,
     /// Prompts that were encoded: the next job often has the same ones.
     embeddings: HashMap<String, (ArrayD<f32>, Option<String>)>,
-    pub(crate) economy: Economy,
 }
 
 impl Engine {
@@ -117,7 +138,6 @@ impl Engine {
             probe(runtime, &run)?;
         }
         let without_kernels = leave_out_kernels(&mut run);
-        let economy = Economy::least(run.lowering);
         let weights = SharedWeights::new(&run);
         Ok(Self {
             bundle,
@@ -127,13 +147,13 @@ impl Engine {
             without_cuda,
             without_kernels,
             networks: HashMap::new(),
+            graphs: Graphs::default(),
             weights,
             embeddings: HashMap::new(),
-            economy,
         })
     }
 
-    /// What the bundle holds.
+    /// The bundle's manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.bundle.manifest
     }
@@ -143,12 +163,12 @@ impl Engine {
         &self.bundle
     }
 
-    /// Where networks run, for people.
+    /// The device that networks run on, for people.
     pub fn device_name(&self) -> &str {
         &self.device
     }
 
-    /// Where networks run and, for people, why not better: when [`Device::Auto`] found no CUDA device that works, or when
+    /// The same with the reason why it is not a better one: when [`Device::Auto`] found no CUDA device that works, or when
     /// a CUDA device does not run the project's own kernels.
     pub fn device_and_reason(&self) -> String {
         match (&self.without_cuda, &self.without_kernels) {
@@ -160,7 +180,7 @@ impl Engine {
         }
     }
 
-    /// Where networks run.
+    /// The device that networks run on.
     pub fn device(&self) -> Device {
         self.run.cuda.map_or(Device::Cpu, Device::Cuda)
     }
@@ -170,42 +190,41 @@ impl Engine {
         self.runtime
     }
 
-    /// A network, loaded when it is not yet.
+    /// A network, loaded when it is not yet; `cancel` ends the loading.
     ///
     /// # Errors
-    /// When a weight is missing or ONNX Runtime refuses the model.
-    pub fn network(&mut self, key: &NetworkKey) -> Result<&mut Network> {
+    /// When a weight is missing, ONNX Runtime refuses the model, or the loading is cancelled.
+    pub fn network(&mut self, key: &NetworkKey, cancel: &Cancel) -> Result<&mut Network> {
         if !self.networks.contains_key(key) {
-            let mut run = self.run.clone();
-            if key.runs_on_cpu() {
-                (run.cuda, run.lowering, run.cuda_graph) = (None, Lowering::Portable, false);
-            }
-            let network = self.load(key, &run)?;
+            let network = self.load(key, cancel)?;
             self.networks.insert(key.clone(), network);
         }
         self.networks.get_mut(key).ok_or_else(|| Error::failure("a loaded network is gone"))
     }
 
-    fn load(&self, key: &NetworkKey, run: &RunSettings) -> Result<Network> {
-        let (graph, folded) = self.bundle.folded(key, run.lowering)?;
-        let weights = self.weights.weights(&folded, self.bundle.weights.path())?;
+    fn load(&self, key: &NetworkKey, cancel: &Cancel) -> Result<Network> {
+        let cuda_graph = self.run.cuda_graph && key.runs_in_steps();
+        let mut run = RunSettings { cuda_graph, cancel: cancel.clone(), ..self.run.clone() };
+        if key.runs_on_cpu() {
+            (run.cuda, run.lowering) = (None, Lowering::Portable);
+        }
+        let authored;
+        let prepared = match self.graphs.get(key) {
+            Some(prepared) => prepared,
+            None => {
+                authored = key.prepare(&self.bundle, run.lowering)?;
+                &authored
+            }
+        };
+        let weights = self.weights.weights(&prepared.weights, self.bundle.weights.path())?;
         // Only these have a backward pass or run beside one; the others would only run slower with open shapes. Small ones
         // have many nodes that no kernel takes the place of, and would load slowly.
         let open = run.lowering != Lowering::Portable
             && key.runs_in_steps()
-            && memory::predict(&graph).activations > OPEN_SHAPES_ABOVE;
+            && prepared.memory().activations > OPEN_SHAPES_ABOVE;
         let shapes = if open { write::Shapes::Open } else { write::Shapes::Known };
-        let model = write::to_onnx(&graph, WEIGHTS_FILE, shapes)?;
-        let run = RunSettings { cuda_graph: run.cuda_graph && key.runs_in_steps(), ..run.clone() };
+        let model = write::to_onnx(&prepared.graph, WEIGHTS_FILE, shapes)?;
         Network::load_with(self.runtime, &key.name(), &model, self.bundle.folder(), weights, &run)
-    }
-
-    /// Does a job's work, within which `cancel` ends the loading of networks, too.
-    pub(crate) fn loading_until<T>(&mut self, cancel: &Cancel, work: impl FnOnce(&mut Self) -> T) -> T {
-        self.run.cancel = cancel.clone();
-        let result = work(self);
-        self.run.cancel = Cancel::default();
-        result
     }
 
     /// A tensor that is made once and given to many runs, in the device's memory.
@@ -231,45 +250,57 @@ impl Engine {
         self.networks.retain(|key, _| keys.contains(key));
     }
 
-    /// The most memory that the engine was told to take, in bytes.
+    /// The most memory of the device that networks may take, in bytes.
     pub fn memory_budget(&self) -> Option<u64> {
         self.run.budget
     }
 
-    /// The lowering of networks here.
-    pub(crate) fn lowering(&self) -> Lowering {
-        self.run.lowering
+    /// The plan for jobs with these settings: the fastest that keeps within the engine's memory budget.
+    ///
+    /// # Errors
+    /// When the settings do not fit the model, no plan keeps within the budget, or a network cannot be made.
+    pub fn plan(&mut self, settings: &Settings) -> Result<Plan> {
+        settings.check(self.manifest())?;
+        memory::plan(&self.bundle, settings, &self.run, &mut self.graphs)
     }
 
-    /// Whether networks run on a CUDA device.
-    pub(crate) fn on_cuda(&self) -> bool {
-        self.run.cuda.is_some()
+    /// The networks of a job with these settings, by its plan where there is a memory budget; then nothing stays of the
+    /// jobs before that this one does not need as well.
+    ///
+    /// # Errors
+    /// As [`Engine::plan`].
+    pub fn job_networks(&mut self, settings: &Settings) -> Result<JobNetworks> {
+        let strategy = match self.run.budget {
+            Some(_) => self.plan(settings)?.strategy,
+            None => {
+                settings.check(self.manifest())?;
+                MemoryStrategy::fastest(self.run.lowering)
+            }
+        };
+        let networks = JobNetworks::new(self.manifest(), settings, &self.run, strategy)?;
+        if self.run.budget.is_some() {
+            self.keep(&networks.reusable());
+        }
+        Ok(networks)
     }
 
-    /// Makes room for a part of the work, where networks do not stay from one part to the next.
-    pub(crate) fn make_room(&mut self, keys: &[NetworkKey]) {
-        // On a GPU, what runs on the CPU takes no room.
-        let there = self.on_cuda() && keys.iter().all(NetworkKey::runs_on_cpu);
-        if self.economy == Economy::OneByOne && !there {
+    /// Frees what a part of a job does not need, where networks do not stay from one part to the next.
+    pub(crate) fn make_room(&mut self, networks: &JobNetworks, keys: &[NetworkKey]) {
+        if networks.offloads_for(keys) {
             self.keep(keys);
         }
-    }
-
-    /// The sizes of a run's autoencoder.
-    pub fn vae_shape(&self, settings: &Settings) -> VaeShape {
-        self.bundle.vae_shape(settings, self.run.lowering)
-    }
-
-    /// The sizes of a run's UNet.
-    pub fn unet_shape(&self, settings: &Settings) -> UnetShape {
-        self.bundle.unet_shape(settings, settings.control.as_ref().map(|c| c.kind), self.run.lowering)
     }
 
     /// A prompt's text embeddings `[1, tokens, c]`, and the part of the prompt that did not fit.
     ///
     /// # Errors
     /// When the network fails or the run is cancelled.
-    pub fn encode_text(&mut self, prompt: &str, cancel: &Cancel) -> Result<(ArrayD<f32>, Option<String>)> {
+    pub(crate) fn encode_text(
+        &mut self,
+        networks: &JobNetworks,
+        prompt: &str,
+        cancel: &Cancel,
+    ) -> Result<(ArrayD<f32>, Option<String>)> {
         if let Some(known) = self.embeddings.get(prompt) {
             return Ok(known.clone());
         }
@@ -277,8 +308,9 @@ impl Engine {
         let tokens = self.bundle.tokenizer.encode(prompt, length)?;
         let ids = ArrayD::from_shape_vec(IxDyn(&[1, length]), tokens.ids)
             .map_err(|e| Error::failure(format!("token ids: {e}")))?;
-        self.make_room(&[NetworkKey::TextEncoder]);
-        let network = self.network(&NetworkKey::TextEncoder)?;
+        let key = networks.text_encoder();
+        self.make_room(networks, std::slice::from_ref(&key));
+        let network = self.network(&key, cancel)?;
         let embeddings = network.run(&[("input_ids", Input::Integers(&ids))], cancel)?.array("text_embeddings")?;
         if self.embeddings.len() == MOST_EMBEDDINGS {
             self.embeddings.clear();

@@ -4,33 +4,32 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use motionclone_onnx::graph::{Forward, Lowering};
+use motionclone_onnx::graph::Lowering;
 use motionclone_onnx::manifest::WEIGHTS_FILE;
 use motionclone_onnx::owned::Kind;
 use motionclone_onnx::unfinished::{self, UnfinishedFolder};
 
-use crate::bundle::{Bundle, NetworkKey};
+use crate::bundle::Bundle;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::networks::{JobNetworks, MemoryStrategy, NetworkKey};
+use crate::runtime::RunSettings;
 use crate::settings::Settings;
 
 /// Every network that runs with these sizes and guided blocks need: text, pictures and sketches.
-pub fn networks(bundle: &Bundle, settings: &Settings) -> Vec<NetworkKey> {
-    let vae = bundle.vae_shape(settings, Lowering::Portable);
-    let mut keys = vec![NetworkKey::TextEncoder, NetworkKey::VaeEncoder(vae), NetworkKey::VaeDecoder(vae)];
+fn networks(bundle: &Bundle, settings: &Settings) -> Result<Vec<NetworkKey>> {
+    let mut keys = Vec::new();
     let controls = bundle.manifest.controls.keys().copied();
     for control in std::iter::once(None).chain(controls.map(Some)) {
-        let shape = bundle.unet_shape(settings, control, Lowering::Portable);
-        keys.extend(control.map(|kind| NetworkKey::Control(kind, shape.clone())));
-        keys.push(NetworkKey::Extractor(shape.clone(), settings.blocks.clone()));
-        keys.push(NetworkKey::Guided(shape.clone(), settings.blocks.clone(), Forward::Kept));
-        keys.push(NetworkKey::Denoiser(shape));
+        let (run, strategy) = (RunSettings::default(), MemoryStrategy::KeepAll);
+        let networks = JobNetworks::with_control(&bundle.manifest, settings, control, &run, strategy)?;
+        keys.extend(networks.all().into_iter().filter(|key| !keys.contains(key)).collect::<Vec<_>>());
     }
-    keys
+    Ok(keys)
 }
 
 /// Writes every network's graph as `NAME.onnx` into a folder, with a copy of the weights beside them: runtimes refuse
-/// weights elsewhere, and links to them. `copied` hears of the weights' bytes, done and in all. Returns the files.
+/// weights elsewhere, and links to them. `copied` is called with the weights' bytes, done and in all. Returns the files.
 ///
 /// # Errors
 /// When the settings do not fit the model, the folder holds anything but older graphs, or it cannot be written.
@@ -47,11 +46,11 @@ pub fn export(
     let length = weights.metadata().map_err(|e| Error::io(weights, e))?.len();
     unfinished::check_room(folder.path(), length).map_err(|e| e.with_path(out))?;
     let mut names = Vec::new();
-    for key in networks(bundle, settings) {
+    for key in networks(bundle, settings)? {
         cancel.check()?;
         let name = format!("{}.onnx", key.name());
         let path = folder.path().join(&name);
-        std::fs::write(&path, bundle.model(&key, Lowering::Portable)?).map_err(|e| Error::io(&path, e))?;
+        std::fs::write(&path, key.model(bundle, Lowering::Portable)?).map_err(|e| Error::io(&path, e))?;
         names.push(name);
     }
     copy(weights, &folder.path().join(WEIGHTS_FILE), cancel, copied)?;

@@ -9,7 +9,8 @@ use std::path::Path;
 
 use motionclone::Cancel;
 use motionclone::Result;
-use motionclone::bundle::{Bundle, NetworkKey};
+use motionclone::bundle::Bundle;
+use motionclone::networks::{self, NetworkKey};
 use motionclone::onnx::checkpoint::{ImportOptions, import};
 use motionclone::onnx::graph::cuda::{self, Fused};
 use motionclone::onnx::graph::gradient::{Forward, gradient};
@@ -577,12 +578,12 @@ fn keys_of_both_lowerings_name_their_precision() {
     let bundle = bundle(folder.path());
     let settings = motionclone::settings::Settings::new(&bundle.manifest.defaults, "");
     let lowering = Lowering::Cuda(Fused::ALL);
-    let shape = bundle.unet_shape(&settings, None, lowering);
+    let shape = networks::unet_shape(&bundle.manifest, &settings, None, lowering);
     assert_eq!((shape.precision, shape.layout), (Element::Float16, Layout::ChannelsLast));
-    let graph = bundle.graph(&NetworkKey::Denoiser(shape), lowering).unwrap();
+    let graph = NetworkKey::Denoiser(shape).graph(&bundle, lowering).unwrap();
     for op in ["NhwcConv", "GroupNorm", "SkipGroupNorm", "SkipLayerNormalization", "MultiHeadAttention"] {
         assert!(has(&graph, op) || op == "GroupNorm" && has(&graph, "NhwcGroupNorm"), "{op}");
     }
-    let text = bundle.graph(&NetworkKey::TextEncoder, lowering).unwrap();
+    let text = NetworkKey::TextEncoder.graph(&bundle, lowering).unwrap();
     assert_eq!(text.precision, Element::Float32);
 }

@@ -10,17 +10,17 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use motionclone::Cancel;
-use motionclone::job::Event;
+use motionclone::job::{Event, Job};
 use motionclone::media::frames::Frames;
 use motionclone::media::sampling::sample_indices;
-use motionclone::motion::guidance;
 use motionclone::motion::{Motion, SparseAttention};
 use motionclone::onnx::checkpoint::{ImportOptions, import};
 use motionclone::onnx::model::config::ControlKind;
+use motionclone::pipeline::denoise::{self, Predicted};
 use motionclone::pipeline::vae;
 use motionclone::random::CpuGenerator;
 use motionclone::runtime::Device;
-use motionclone::schedule::Schedule;
+use motionclone::schedule::uneven_timesteps;
 use motionclone::settings::Settings;
 use motionclone::{Engine, EngineOptions};
 use ndarray::{ArrayD, Axis, IxDyn};
@@ -115,7 +115,8 @@ fn text_and_noise(case: &Case, settings: &Settings, engine: &mut Engine, table: 
         let tokens = engine.bundle().tokenizer.encode(prompt, config.max_positions).unwrap();
         let expected = &ids[row * config.max_positions..][..config.max_positions];
         table.add(&case.name, "input_ids", f64::from(u8::from(tokens.ids != expected)), 0.0);
-        let (found, _) = engine.encode_text(prompt, &Cancel::default()).unwrap();
+        let (mut watch, cancel) = (|_: Event| (), Cancel::default());
+        let (found, _) = Job::new(engine, settings, &mut watch, &cancel).unwrap().encode_text(prompt).unwrap();
         table.add(&case.name, "text_embeddings", relative(&found, embeddings.index_axis(Axis(0), row)), 1e-5);
     }
     for name in ["extract.latent_noise", "initial_latents"] {
@@ -124,8 +125,9 @@ fn text_and_noise(case: &Case, settings: &Settings, engine: &mut Engine, table: 
         table.add(&case.name, "random draws", relative(&found, &expected), 1e-5);
     }
     let Settings { steps, guidance_steps, guidance_scale, .. } = *settings;
-    let schedule = Schedule::new(&engine.manifest().schedule, steps, guidance_steps, guidance_scale).unwrap();
-    let different = schedule.timesteps != case.i64("timesteps");
+    let train = engine.manifest().schedule.train_steps;
+    let timesteps = uneven_timesteps(train, steps, guidance_steps, guidance_scale).unwrap();
+    let different = timesteps != case.i64("timesteps");
     table.add(&case.name, "timesteps", f64::from(u8::from(different)), 0.0);
 }
 
@@ -144,10 +146,11 @@ fn extraction(case: &Case, settings: &Settings, engine: &mut Engine, table: &mut
     let (mut watch, cancel) = (|_: Event| (), Cancel::default());
     let frames = recorded_frames(case, settings);
     let noise = case.array("extract.vae_noise").into_raw_vec_and_offset().0;
-    let latents = engine.encode_with(&vae::pixels(&frames), &noise, settings, &mut watch, &cancel).unwrap();
-    let pixels = vae::unit_pixels(&frames);
-    let maps = engine.attention(&latents, Some(&pixels), settings, &mut watch, &cancel).unwrap();
     let recorded = case.motion(engine.manifest(), settings);
+    let mut job = Job::new(engine, settings, &mut watch, &cancel).unwrap();
+    let latents = job.encode_with(&vae::pixels(&frames), &noise).unwrap();
+    let pixels = vae::unit_pixels(&frames);
+    let maps = job.attention(&latents, Some(&pixels)).unwrap();
     assert_eq!(maps.keys().collect::<Vec<_>>(), recorded.maps.keys().collect::<Vec<_>>());
     for (name, map) in &maps {
         let expected = case.array(&format!("extract.attention.{name}"));
@@ -160,7 +163,7 @@ fn extraction(case: &Case, settings: &Settings, engine: &mut Engine, table: &mut
         table.add(&case.name, "extracted values", relative(&found.values, &recorded.values), 1e-5);
         table.add(&case.name, "top-1 indices", wrong_indices(&found, recorded, &expected) as f64, 0.0);
     }
-    engine.extract_latents(&latents, Some(&pixels), settings, "recorded", &mut watch, &cancel).unwrap()
+    job.motion(&latents, Some(&pixels), "recorded").unwrap()
 }
 
 /// `[1, c, n, h, w]` as `[n, c, h, w]`.
@@ -175,43 +178,40 @@ fn steps(case: &Case, settings: &Settings, engine: &mut Engine, table: &mut Tabl
     let (mut watch, cancel) = (|_: Event| (), Cancel::default());
     let motion = case.motion(engine.manifest(), settings);
     let images = control_images(case);
-    let denoising = engine.denoising(&motion, settings, images.as_ref(), &mut watch, &cancel).unwrap();
+    let mut job = Job::new(engine, settings, &mut watch, &cancel).unwrap();
+    let mut denoising = job.denoising(&motion, images.as_ref()).unwrap();
+    let mut unet = job.unet();
     for index in 0..settings.steps {
         let record = |name: &str| case.array(&format!("step.{index}.{name}"));
         let latents = record("latents_in");
-        let step = denoising.step(engine, index, &latents, &cancel).unwrap();
-        let uncond = step.noise_uncond.unwrap();
-        table.add(&case.name, "ε, negative prompt", relative(&uncond, &record("noise_uncond")), 2e-5);
-        table.add(&case.name, "ε, prompt", relative(&step.noise_cond, &record("noise_cond")), 2e-5);
+        let step = denoising.step(&mut unet, index, &latents).unwrap();
+        let Predicted { noise_uncond, noise_cond, gradient: found } = &step.predicted;
+        let uncond = noise_uncond.as_ref().unwrap();
+        table.add(&case.name, "ε, negative prompt", relative(uncond, &record("noise_uncond")), 2e-5);
+        table.add(&case.name, "ε, prompt", relative(noise_cond, &record("noise_cond")), 2e-5);
         let guided = index < settings.guidance_steps;
-        assert_eq!(step.gradient.is_some(), guided, "step {index}");
+        assert_eq!(found.is_some(), guided, "step {index}");
         let gradient = guided.then(|| record("gradient"));
-        if let (Some(found), Some(expected)) = (&step.gradient, &gradient) {
+        if let (Some(found), Some(expected)) = (found, &gradient) {
             table.add(&case.name, "gradient", relative(found, expected), 2e-4);
             let loss = step.loss.unwrap() as f32;
             table.add(&case.name, "loss", relative(&[loss], &record("loss")), 1e-4);
         }
         table.add(&case.name, "latents after the step", relative(&step.latents, &record("latents_out")), 5e-5);
         // The step's own arithmetic, fed with the recorded noise.
-        let flat = |array: &ArrayD<f32>| array.iter().copied().collect::<Vec<f32>>();
-        let (_, next) = guidance::denoise(
-            denoising.schedule.step(index).unwrap(),
-            &flat(&latents),
-            &flat(&record("noise_uncond")),
-            &flat(&record("noise_cond")),
-            settings.cfg,
-            gradient.as_ref().map(flat).as_deref(),
-        )
-        .unwrap();
-        table.add(&case.name, "step from recorded ε", relative(&next, &record("latents_out")), 1e-6);
+        let (noise_uncond, noise_cond) = (Some(record("noise_uncond")), record("noise_cond"));
+        let predicted = Predicted { noise_uncond, noise_cond, gradient };
+        let sample = denoise::update(denoising.scheduler(), index, &latents, &predicted, settings.cfg).unwrap();
+        table.add(&case.name, "step from recorded ε", relative(&sample.next, &record("latents_out")), 1e-6);
     }
 }
 
 fn whole_run(case: &Case, settings: &Settings, motion: &Motion, engine: &mut Engine, table: &mut Table) {
     let (mut watch, cancel) = (|_: Event| (), Cancel::default());
     let images = control_images(case);
-    let latents = engine.sample(motion, settings, images.as_ref(), &mut watch, &cancel).unwrap();
-    let video = engine.decode(&latents, settings, &mut watch, &cancel).unwrap();
+    let mut job = Job::new(engine, settings, &mut watch, &cancel).unwrap();
+    let latents = job.sample(motion, images.as_ref()).unwrap();
+    let video = job.decode(&latents).unwrap();
     table.add(&case.name, "video", relative(&video, &case.halves("video")), 2e-3);
 }
 
@@ -264,7 +264,8 @@ fn files(case: &Case, settings: &Settings, engine: &mut Engine, table: &mut Tabl
             ControlKind::Rgb => {
                 let noise =
                     case.array("control.vae_noise").index_axis_move(Axis(0), index).iter().copied().collect::<Vec<_>>();
-                engine.encode_with(&vae::pixels(&image), &noise, settings, &mut watch, &cancel).unwrap()
+                let mut job = Job::new(engine, settings, &mut watch, &cancel).unwrap();
+                job.encode_with(&vae::pixels(&image), &noise).unwrap()
             }
         };
         let error = relative(&found, expected.index_axis(Axis(0), index));

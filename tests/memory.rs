@@ -5,10 +5,9 @@ mod recorded;
 use std::path::Path;
 
 use motionclone::Cancel;
-use motionclone::bundle::NetworkKey;
 use motionclone::job::Event;
 use motionclone::media::frames::Frames;
-use motionclone::memory::Economy;
+use motionclone::networks::{MemoryStrategy, NetworkKey, unet_shape};
 use motionclone::onnx::graph::{Forward, Lowering, memory};
 use motionclone::runtime::Device;
 use motionclone::settings::Settings;
@@ -60,10 +59,10 @@ fn every_budget_gives_the_same_clip_until_none_does() {
         match engine.plan(&settings) {
             Ok(plan) => {
                 assert!(plan.peak <= budget);
-                ways.push(plan.economy);
+                ways.push(plan.strategy);
                 let frames = clone(&mut engine, &settings).unwrap();
                 let likeness = likeness(&frames, &expected);
-                println!("{:?}: {} bytes, {likeness:.1} dB", plan.economy, plan.peak);
+                println!("{:?}: {} bytes, {likeness:.1} dB", plan.strategy, plan.peak);
                 assert!(likeness >= 35.0, "{likeness} dB with {plan:?}");
                 budget = plan.peak - 1;
             }
@@ -77,7 +76,7 @@ fn every_budget_gives_the_same_clip_until_none_does() {
             }
         }
     };
-    assert_eq!(ways, [Economy::Nothing, Economy::Recompute, Economy::OneByOne]);
+    assert_eq!(ways, [MemoryStrategy::KeepAll, MemoryStrategy::Rematerialize, MemoryStrategy::ModelOffload]);
     assert!(message.contains("4 frames of 64×72 pixels") && message.contains("set a larger budget"), "{message}");
 }
 
@@ -97,9 +96,9 @@ fn the_runtime_computes_in_the_order_that_is_predicted() {
     clone(&mut engine, &settings).unwrap();
     let (_, file) = engine.end_profiles().unwrap().into_iter().find(|(name, _)| name == "guided").unwrap();
     let events: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
-    let shape = engine.bundle().unet_shape(&settings, None, Lowering::Portable);
+    let shape = unet_shape(engine.manifest(), &settings, None, Lowering::Portable);
     let key = NetworkKey::Guided(shape, settings.blocks.clone(), Forward::Kept);
-    let graph = engine.bundle().graph(&key, Lowering::Portable).unwrap();
+    let graph = key.graph(engine.bundle(), Lowering::Portable).unwrap();
     let order = memory::execution_order(&graph);
     let mut places = vec![0; order.len()];
     order.iter().enumerate().for_each(|(place, at)| places[*at] = place);

@@ -5,11 +5,12 @@ use std::path::Path;
 use std::time::Instant;
 
 use motionclone::Cancel;
-use motionclone::job::Event;
+use motionclone::job::{Event, Job};
 use motionclone::motion::{Motion, MotionInfo, SparseAttention};
+use motionclone::networks::unet_shape;
 use motionclone::onnx::graph::Lowering;
 use motionclone::onnx::model::unet3d::guided_modules;
-use motionclone::pipeline::denoise::Step;
+use motionclone::pipeline::denoise::Predicted;
 use motionclone::random::CpuGenerator;
 use motionclone::runtime::Device;
 use motionclone::settings::Settings;
@@ -95,11 +96,13 @@ fn steps(case: &Case, engine: &mut Engine) -> Result<Worst> {
     let settings = case.settings(engine.manifest());
     let motion = case.motion(engine.manifest(), &settings);
     let (cancel, mut watch) = (Cancel::default(), |_: Event| ());
-    let denoising = engine.denoising(&motion, &settings, None, &mut watch, &cancel)?;
+    let mut job = Job::new(engine, &settings, &mut watch, &cancel)?;
+    let mut denoising = job.denoising(&motion, None)?;
+    let mut unet = job.unet();
     let mut worst = Worst::new();
     for index in 0..settings.steps {
         let record = |name: &str| case.array(&format!("step.{index}.{name}"));
-        let step = denoising.step(engine, index, &record("latents_in"), &cancel)?;
+        let step = denoising.step(&mut unet, index, &record("latents_in"))?.predicted;
         if let Some(uncond) = &step.noise_uncond {
             worst.noise(uncond, &record("noise_uncond"));
         }
@@ -148,12 +151,14 @@ pub fn with_float32(bundle: &Path) -> Result<()> {
     Ok(())
 }
 
-fn two_steps(engine: &mut Engine, settings: &Settings) -> Result<Vec<Step>> {
+fn two_steps(engine: &mut Engine, settings: &Settings) -> Result<Vec<Predicted>> {
     let (cancel, mut watch) = (Cancel::default(), |_: Event| ());
     let motion = drawn_motion(engine, settings)?;
-    let denoising = engine.denoising(&motion, settings, None, &mut watch, &cancel)?;
+    let mut job = Job::new(engine, settings, &mut watch, &cancel)?;
+    let mut denoising = job.denoising(&motion, None)?;
+    let mut unet = job.unet();
     let latents = drawn(&[1, 4, settings.frames, settings.height / 8, settings.width / 8], 3)?;
-    [0, 2].into_iter().map(|index| denoising.step(engine, index, &latents, &cancel)).collect()
+    [0, 2].into_iter().map(|index| Ok(denoising.step(&mut unet, index, &latents)?.predicted)).collect()
 }
 
 /// A motion that no clip has: any value at any frame.
@@ -161,7 +166,7 @@ pub fn drawn_motion(engine: &Engine, settings: &Settings) -> Result<Motion> {
     let manifest = engine.manifest();
     let heads = manifest.unet.motion.as_ref().map_or(8, |motion| motion.heads);
     let mut maps = BTreeMap::new();
-    let shape = engine.bundle().unet_shape(settings, None, Lowering::Portable);
+    let shape = unet_shape(manifest, settings, None, Lowering::Portable);
     for (name, positions) in guided_modules(&manifest.unet, &settings.blocks, shape.height, shape.width)? {
         let count = positions * heads * settings.frames;
         let numbers = CpuGenerator::new(name.len() as u64).randn(count);

@@ -29,7 +29,7 @@ pub fn compare(bundle: &Path) -> Result<()> {
         let (seconds, (_, peak)) = (start.elapsed().as_secs_f64(), memory.used());
         println!(
             "budget {budget:?}: {:?}, predicted {:.2} GB, peak {peak} MiB of the device, {seconds:.1} s with loading",
-            plan.economy,
+            plan.strategy,
             plan.peak as f64 / 1e9
         );
     }

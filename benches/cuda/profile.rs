@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use motionclone::Cancel;
-use motionclone::job::Event;
+use motionclone::job::{Event, Job};
+use motionclone::pipeline::unet::Unet;
 use motionclone::{Error, Result};
 use serde_json::Value;
 
@@ -22,11 +23,13 @@ pub fn guided_step(bundle: &Path) -> Result<()> {
     let mut engine = way.engine(bundle, Some(folder.path().join("profile")))?;
     let settings = settings(&engine);
     let motion = drawn_motion(&engine, &settings)?;
-    let denoising = engine.denoising(&motion, &settings, None, &mut |_: Event| (), &cancel)?;
-    engine.keep(&denoising.networks());
+    let networks = engine.job_networks(&settings)?;
+    let mut denoising = Job::new(&mut engine, &settings, &mut |_: Event| (), &cancel)?.denoising(&motion, None)?;
+    engine.keep(&denoising.networks(&networks));
+    let mut unet = Unet::new(&mut engine, &networks, &cancel);
     let latents = drawn(&[1, 4, settings.frames, settings.height / 8, settings.width / 8], 3)?;
     for _ in 0..RUNS {
-        denoising.step(&mut engine, settings.guidance_steps / 2, &latents, &cancel)?;
+        denoising.step(&mut unet, settings.guidance_steps / 2, &latents)?;
     }
     for (name, file) in engine.end_profiles()? {
         let text = std::fs::read(&file).map_err(|e| Error::io(&file, e))?;

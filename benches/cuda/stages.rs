@@ -4,10 +4,12 @@ use std::path::Path;
 use std::time::Instant;
 
 use motionclone::Cancel;
-use motionclone::bundle::{Bundle, NetworkKey};
-use motionclone::job::Event;
+use motionclone::bundle::Bundle;
+use motionclone::job::{Event, Job};
 use motionclone::media::frames::Frames;
+use motionclone::networks::{NetworkKey, unet_shape};
 use motionclone::onnx::graph::{Forward, Lowering};
+use motionclone::pipeline::unet::Unet;
 use motionclone::runtime::Device;
 use motionclone::settings::Settings;
 use motionclone::{Engine, Error, Result};
@@ -84,53 +86,56 @@ pub fn measure(bundle: &Path) -> Result<()> {
     let (cancel, mut watch) = (Cancel::default(), |_: Event| ());
     let mut way = Way::new();
     // The steps first: they are what counts.
-    let (mut engine, denoising) = way.try_with(bundle, |engine| {
+    let (mut engine, (networks, mut denoising)) = way.try_with(bundle, |engine| {
         let settings = settings(engine);
         let motion = drawn_motion(engine, &settings)?;
-        let denoising = engine.denoising(&motion, &settings, None, &mut |_: Event| (), &cancel)?;
-        let networks = denoising.networks();
-        engine.keep(&networks);
-        for key in &networks {
+        let networks = engine.job_networks(&settings)?;
+        let mut denoising = Job::new(engine, &settings, &mut |_: Event| (), &cancel)?.denoising(&motion, None)?;
+        let of_steps = denoising.networks(&networks);
+        engine.keep(&of_steps);
+        for key in &of_steps {
             let start = Instant::now();
-            engine.network(key)?;
+            engine.network(key, &cancel)?;
             table.row(&format!("load {}", key.name()), start.elapsed().as_secs_f64(), 0.0);
         }
         let latents = drawn(&latents(&settings), 3)?;
         let start = Instant::now();
-        let step = denoising.step(engine, settings.guidance_steps / 2, &latents, &cancel)?;
+        let mut unet = Unet::new(engine, &networks, &cancel);
+        let step = denoising.step(&mut unet, settings.guidance_steps / 2, &latents)?;
         table.row("guided step, very first", start.elapsed().as_secs_f64(), 0.0);
         let finite = |a: &ndarray::ArrayD<f32>| a.iter().all(|v| v.is_finite());
         println!(
             "finite: ε {}, gradient {}; loss {:?}",
-            finite(&step.noise_cond),
-            step.gradient.as_ref().is_some_and(finite),
+            finite(&step.predicted.noise_cond),
+            step.predicted.gradient.as_ref().is_some_and(finite),
             step.loss
         );
-        Ok(denoising)
+        Ok((networks, denoising))
     })?;
     println!("first step ready {:.1} s after the start", table.start.elapsed().as_secs_f64());
     let settings = settings(&engine);
     let latents = drawn(&latents(&settings), 3)?;
-    let step = |engine: &mut Engine, index: usize| denoising.step(engine, index, &latents, &cancel).map(drop);
-    let guided =
-        attempt("guided step", table.time("guided step", 0.0, || step(&mut engine, settings.guidance_steps / 2)));
-    let plain = attempt("plain step", table.time("plain step", PLAIN_STEP, || step(&mut engine, settings.steps - 1)));
+    let mut unet = Unet::new(&mut engine, &networks, &cancel);
+    let mut step = |index: usize| denoising.step(&mut unet, index, &latents).map(drop);
+    let guided = attempt("guided step", table.time("guided step", 0.0, || step(settings.guidance_steps / 2)));
+    let plain = attempt("plain step", table.time("plain step", PLAIN_STEP, || step(settings.steps - 1)));
     println!("plain step: {:.0} % of the floor's speed", 100.0 * FLOOR / plain);
 
-    let shape = engine.unet_shape(&settings);
-    engine.keep(&[NetworkKey::Denoiser(shape)]);
+    engine.keep(&[networks.denoiser()]);
     table.row("without the guided network", 0.0, 0.0);
     engine.keep(&[]);
     table.row("without any network", 0.0, 0.0);
     let pixels = drawn(&[settings.frames, 3, settings.height, settings.width], 4)?.mapv(|v| (v / 3.0).clamp(-1.0, 1.0));
-    let encode =
-        table.time("VAE encode, all frames", 0.0, || engine.encode(&pixels, &settings, &mut watch, &cancel).map(drop));
+    let encode = table.time("VAE encode, all frames", 0.0, || {
+        Job::new(&mut engine, &settings, &mut watch, &cancel)?.encode(&pixels).map(drop)
+    });
     let encode = attempt("VAE encode", encode);
     engine.keep(&[]);
     let mut frames = Vec::new();
     let decode = table.time("VAE decode, all frames", 0.0, || {
         frames.clear();
-        engine.decode(&latents, &settings, &mut |_| frames.push(Instant::now()), &cancel).map(drop)
+        let mut watch = |_: Event| frames.push(Instant::now());
+        Job::new(&mut engine, &settings, &mut watch, &cancel)?.decode(&latents).map(drop)
     });
     let mut each: Vec<f64> = frames.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
     if let (Some(first), Some(last)) = (each.first().copied(), each.last().copied()) {
@@ -141,7 +146,7 @@ pub fn measure(bundle: &Path) -> Result<()> {
     engine.keep(&[]);
     let images = drawn(&[settings.frames, 4, settings.height / 8, settings.width / 8], 5)?;
     let extract = table.time("extraction", 0.0, || {
-        engine.extract_latents(&images, None, &settings, "", &mut watch, &cancel).map(drop)
+        Job::new(&mut engine, &settings, &mut watch, &cancel)?.motion(&images, None, "").map(drop)
     });
     let extract = attempt("extraction", extract);
     let guided_steps = settings.guidance_steps as f64;
@@ -191,12 +196,12 @@ pub fn write_graphs(bundle: &Path) -> Result<()> {
     let bundle = Bundle::open(bundle)?;
     let settings = Settings::new(&bundle.manifest.defaults, "");
     let lowering = Lowering::Cuda(Way::new().fused);
-    let shape = bundle.unet_shape(&settings, None, lowering);
+    let shape = unet_shape(&bundle.manifest, &settings, None, lowering);
     let keys =
         [NetworkKey::Guided(shape.clone(), settings.blocks.clone(), Forward::Recomputed), NetworkKey::Denoiser(shape)];
     for key in keys {
         let path = bundle.folder().join(format!("{}.onnx", key.name()));
-        std::fs::write(&path, bundle.model(&key, lowering)?).map_err(|e| Error::io(&path, e))?;
+        std::fs::write(&path, key.model(&bundle, lowering)?).map_err(|e| Error::io(&path, e))?;
         println!("{}", path.display());
     }
     Ok(())

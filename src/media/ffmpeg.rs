@@ -3,10 +3,13 @@
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::sync::lock;
 
 /// The environment variable that names the ffmpeg to use.
 pub const VARIABLE: &str = "MOTIONCLONE_FFMPEG";
@@ -72,8 +75,7 @@ pub fn literal(path: &Path) -> OsString {
 
 /// A running ffmpeg whose log is gathered beside; killed when dropped before [`Running::finish`].
 pub struct Running {
-    /// The process.
-    pub child: Child,
+    child: Arc<Mutex<Child>>,
     log: Option<JoinHandle<Option<String>>>,
 }
 
@@ -82,12 +84,45 @@ impl Running {
     ///
     /// # Errors
     /// When the program cannot be started.
-    pub fn start(mut command: Command) -> Result<Self> {
-        let mut child = command
+    pub fn start(command: Command) -> Result<Self> {
+        let mut running = Self::start_with_log(command)?;
+        running.log = running.stderr().map(|stderr| std::thread::spawn(move || first_complaint(stderr)));
+        Ok(running)
+    }
+
+    /// Starts a command whose log is read by the caller.
+    pub(super) fn start_with_log(mut command: Command) -> Result<Self> {
+        let child = command
             .spawn()
             .map_err(|e| Error::failure(format!("ffmpeg did not start: {e}")).with_path(command.get_program()))?;
-        let log = child.stderr.take().map(|stderr| std::thread::spawn(move || first_complaint(stderr)));
-        Ok(Self { child, log })
+        Ok(Self { child: Arc::new(Mutex::new(child)), log: None })
+    }
+
+    /// The process's log, once.
+    pub(super) fn stderr(&self) -> Option<ChildStderr> {
+        lock(&self.child).stderr.take()
+    }
+
+    /// What the process reads, once.
+    pub fn stdin(&self) -> Option<ChildStdin> {
+        lock(&self.child).stdin.take()
+    }
+
+    /// What the process writes, once.
+    pub fn stdout(&self) -> Option<ChildStdout> {
+        lock(&self.child).stdout.take()
+    }
+
+    /// Does work with the process, which a cancellation kills, so that no read or write waits for it.
+    ///
+    /// # Errors
+    /// Those of the work; the cancelled error when the end was asked for.
+    pub fn stoppable<T>(&self, cancel: &Cancel, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let child = self.child.clone();
+        // It fails only when the process has ended already.
+        let result = cancel.stoppable(move || drop(lock(&child).kill()), work)?;
+        cancel.check()?;
+        result
     }
 
     /// Waits for the end: whether it went well, and the first thing that ffmpeg complained of.
@@ -95,17 +130,20 @@ impl Running {
     /// # Errors
     /// When the process cannot be waited for.
     pub fn finish(mut self) -> Result<(bool, Option<String>)> {
-        drop(self.child.stdin.take());
-        let status = self.child.wait().map_err(|e| Error::failure(format!("ffmpeg was lost: {e}")))?;
+        let mut child = lock(&self.child);
+        drop(child.stdin.take());
+        let status = child.wait().map_err(|e| Error::failure(format!("ffmpeg was lost: {e}")))?;
+        drop(child);
         Ok((status.success(), self.log.take().and_then(|log| log.join().ok()).flatten()))
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
+        let mut child = lock(&self.child);
         // Both fail only when the process has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = child.kill();
+        let _ = child.wait();
     }
 }
 
@@ -118,13 +156,15 @@ fn first_complaint(log: ChildStderr) -> Option<String> {
         match reader.by_ref().take(4096).read_until(b'\n', &mut line) {
             Ok(0) | Err(_) => return found,
             Ok(_) if found.is_some() => {}
-            Ok(_) => {
-                let text = String::from_utf8_lossy(&line);
-                found = ["[error] ", "[fatal] "]
-                    .iter()
-                    .find_map(|level| text.split_once(level))
-                    .map(|(_, complaint)| complaint.trim().to_string());
-            }
+            Ok(_) => found = complaint(&String::from_utf8_lossy(&line)),
         }
     }
+}
+
+/// The text of a log's line, where it is an error.
+pub(super) fn complaint(line: &str) -> Option<String> {
+    ["[error] ", "[fatal] "]
+        .iter()
+        .find_map(|level| line.split_once(level))
+        .map(|(_, complaint)| complaint.trim().to_string())
 }

@@ -1,14 +1,7 @@
 //! Frames of 8-bit colour: what clips and images become before the model sees them, and what comes out.
 
-use std::path::Path;
-
+use image::RgbImage;
 use image::imageops::{self, FilterType};
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits, RgbImage};
-
-use crate::error::{Error, Result};
-
-/// An image wider or higher than this is refused, so that a small file cannot claim all memory.
-const MAX_SIDE: u32 = 16384;
 
 /// Frames of interleaved 8-bit RGB, rows from the top, without padding.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,33 +15,6 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Reads one image file (PNG, JPEG, WebP, GIF, BMP or TIFF), turned upright; transparency is dropped.
-    ///
-    /// # Errors
-    /// When the file cannot be read, is no image, or has a side above 16384 pixels.
-    pub fn open_image(path: &Path) -> Result<Self> {
-        let bad = |e: image::ImageError| match e {
-            image::ImageError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
-                Error::input("the picture is cut off: it is damaged, or still being written").with_path(path)
-            }
-            image::ImageError::IoError(e) => Error::io(path, e),
-            e => Error::input(format!("not an image that can be read: {e}")).with_path(path),
-        };
-        let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
-        let mut reader =
-            ImageReader::new(std::io::BufReader::new(file)).with_guessed_format().map_err(|e| Error::io(path, e))?;
-        let mut limits = Limits::default();
-        limits.max_image_width = Some(MAX_SIDE);
-        limits.max_image_height = Some(MAX_SIDE);
-        reader.limits(limits);
-        let mut decoder = reader.into_decoder().map_err(bad)?;
-        let orientation = decoder.orientation().map_err(bad)?;
-        let mut image = DynamicImage::from_decoder(decoder).map_err(bad)?;
-        image.apply_orientation(orientation);
-        let image = image.into_rgb8();
-        Ok(Self { width: image.width() as usize, height: image.height() as usize, data: image.into_raw() })
-    }
-
     /// Bytes of one frame.
     pub fn frame_len(&self) -> usize {
         self.width * self.height * 3
@@ -176,16 +142,5 @@ mod tests {
         let resized = clip.resize_align_corners(4, 2);
         assert_eq!(resized.count(), 2);
         assert!(resized.frame(0).iter().all(|v| *v == 0) && resized.frame(1).iter().all(|v| *v == 90));
-    }
-
-    #[test]
-    fn an_image_that_is_none_names_its_file() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let path = folder.path().join("picture.png");
-        std::fs::write(&path, "text").expect("a written file");
-        let error = Frames::open_image(&path).expect_err("text is no image");
-        assert!(error.is_input() && error.to_string().contains("picture.png: not an image"), "{error}");
-        let error = Frames::open_image(&folder.path().join("none.png")).expect_err("no such file");
-        assert!(error.is_input() && error.to_string().ends_with("no such file or folder"), "{error}");
     }
 }

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use super::clip::Clip;
 use super::ffmpeg::Ffmpeg;
 use super::frames::Frames;
+use super::sampling::Selection;
 use crate::cancel::Cancel;
 use crate::error::Result;
 
@@ -26,12 +27,12 @@ pub fn made(folder: &Path, name: &str, options: &[&str]) -> PathBuf {
 
 /// Opens a clip without a way to cancel.
 pub fn open(path: &Path) -> Result<Clip> {
-    Clip::open(path, &Cancel::default())
+    Clip::open(path, &Selection::default(), &mut |_| (), &Cancel::default())
 }
 
 /// Reads so many frames of a clip.
 pub fn read(path: &Path, frames: usize, width: usize, height: usize) -> Result<Frames> {
-    open(path)?.sample(frames, width, height, &Cancel::default())
+    open(path)?.sample(frames, width, height, &mut |_| (), &Cancel::default())
 }
 
 /// The folder of third-party clips that some tests compare with, or a printed reason why they are skipped.

@@ -1,4 +1,4 @@
-//! Motion guidance: how strongly each step is pulled towards the clip's motion, and the guided step itself.
+//! Motion guidance: the weight of the motion loss at each step, what its gradient is computed from, and the loss itself.
 //!
 //! MotionClone (arXiv 2406.05338) compares the temporal attention of the clip being made with the sparse attention of
 //! the reference clip and follows the gradient of their distance. The gradient comes from a graph that is given, per
@@ -9,28 +9,28 @@ use std::collections::BTreeMap;
 use ndarray::Array4;
 
 use crate::error::{Error, Result};
-use crate::motion::{Motion, SparseAttention};
-use crate::schedule::DdimStep;
+use crate::motion::{MotionMaps, SparseAttention};
 use crate::settings::Settings;
 
-/// Weight of the motion loss at step `index`: [`Settings::motion_weight`], growing as (i+1)/warm_up while
-/// i < warm_up and fading as (guidance_steps−i)/cool_up while i > guidance_steps − cool_up; 0 once the guided steps
-/// are over.
-pub fn motion_weight(index: usize, settings: &Settings) -> f64 {
-    let Settings { guidance_steps, warm_up, cool_up, motion_weight, .. } = *settings;
-    if index >= guidance_steps {
-        return 0.0;
-    }
-    let left = guidance_steps - index;
-    let warm = if index < warm_up { (index + 1) as f64 / warm_up as f64 } else { 1.0 };
-    let cool = if left < cool_up { left as f64 / cool_up as f64 } else { 1.0 };
-    motion_weight * warm * cool
+/// Weight of the motion loss at each step of a run, 0 where it is not guided: `share` of [`Settings::motion_weight`], growing
+/// as (i+1)/warm_up while i < warm_up and fading as (guidance_steps−i)/cool_up while i > guidance_steps − cool_up; 0 once
+/// the guided steps are over.
+pub fn motion_weights(settings: &Settings, share: f64) -> Vec<f64> {
+    let Settings { steps, guidance_steps, warm_up, cool_up, .. } = *settings;
+    let full = settings.motion_weight * share;
+    let weight = |index: usize| {
+        let left = guidance_steps.saturating_sub(index);
+        let warm = if index < warm_up { (index + 1) as f64 / warm_up as f64 } else { 1.0 };
+        let cool = if left < cool_up { left as f64 / cool_up as f64 } else { 1.0 };
+        if left == 0 { 0.0 } else { full * warm * cool }
+    };
+    (0..steps).map(weight).collect()
 }
 
-/// What the guided graph compares one attention map with.
+/// The guided graph's inputs for one attention map.
 ///
 /// With A the map, the gradient of the loss [`motion_loss`] at A is scale · weight ⊙ (A − target), where scale is
-/// [`motion_weight`] of the step: target and weight stay the same for a whole run.
+/// the step's of [`motion_weights`]: target and weight stay the same for a whole run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MotionTarget {
     /// The reference's value at each kept entry, 0 elsewhere: `[positions, heads, frames, frames]`.
@@ -43,8 +43,8 @@ pub struct MotionTarget {
 ///
 /// # Errors
 /// When a map's indices lie outside its shape, as those of a loaded motion never do.
-pub fn motion_targets(motion: &Motion) -> Result<BTreeMap<String, MotionTarget>> {
-    motion.maps.iter().map(|(name, map)| Ok((name.clone(), motion_target(name, map)?))).collect()
+pub fn motion_targets(motion: &MotionMaps) -> Result<BTreeMap<String, MotionTarget>> {
+    motion.iter().map(|(name, map)| Ok((name.clone(), motion_target(name, map)?))).collect()
 }
 
 fn motion_target(name: &str, map: &SparseAttention) -> Result<MotionTarget> {
@@ -67,9 +67,9 @@ fn motion_target(name: &str, map: &SparseAttention) -> Result<MotionTarget> {
 ///
 /// # Errors
 /// When a guided map is missing or of another size.
-pub fn motion_loss<M: AsRef<[f32]>>(attention: &BTreeMap<String, M>, motion: &Motion, weight: f64) -> Result<f64> {
+pub fn motion_loss<M: AsRef<[f32]>>(attention: &BTreeMap<String, M>, motion: &MotionMaps, weight: f64) -> Result<f64> {
     let mut loss = 0.0;
-    for (name, map) in &motion.maps {
+    for (name, map) in motion {
         let dense = attention
             .get(name)
             .ok_or_else(|| Error::failure(format!("the guided pass gave no attention map {name}")))?
@@ -95,55 +95,16 @@ fn outside(name: &str) -> Error {
     Error::failure(format!("attention map {name}: an index lies outside its shape"))
 }
 
-/// Classifier-free guidance (Ho and Salimans, arXiv 2207.12598) in the published code's convention:
-/// ε = ε_c + cfg·(ε_c − ε_u), so that 7.5 here is 8.5 where 1 means no guidance.
-pub fn classifier_free_guidance(uncond: f32, cond: f32, cfg: f32) -> f32 {
-    cond + cfg * (cond - uncond)
-}
-
-/// The clean latents that one step predicts and the latents after it, from slices of one length in float32:
-/// classifier-free guidance, then DDIM.
-///
-/// `gradient`, on guided steps, is the motion loss's at `latents`. It joins the noise as ε' = ε − √(1−ᾱ)·g only after
-/// the clean latents x̂0 are predicted from ε alone, so that the step descends the loss; in x̂0 as well it would
-/// climb.
-///
-/// # Errors
-/// When the lengths differ.
-pub fn denoise(
-    step: DdimStep,
-    latents: &[f32],
-    noise_uncond: &[f32],
-    noise_cond: &[f32],
-    cfg: f64,
-    gradient: Option<&[f32]>,
-) -> Result<(Vec<f32>, Vec<f32>)> {
-    let count = latents.len();
-    let lengths = [noise_uncond.len(), noise_cond.len(), gradient.map_or(count, <[f32]>::len)];
-    if lengths.iter().any(|length| *length != count) {
-        return Err(Error::failure(format!("a step of {count} latents was given {lengths:?} of noise and gradient")));
-    }
-    let (cfg, sigma) = (cfg as f32, step.sigma());
-    let noise = noise_uncond.iter().zip(noise_cond).map(|(u, c)| classifier_free_guidance(*u, *c, cfg));
-    let next = |(index, (latent, noise)): (usize, (&f32, f32))| {
-        let clean = step.predict_clean(*latent, noise);
-        let guided = gradient.map_or(noise, |gradient| noise - sigma * gradient[index]);
-        (clean, step.advance(clean, guided))
-    };
-    Ok(latents.iter().zip(noise).enumerate().map(next).unzip())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::motion::MotionInfo;
     use crate::random::CpuGenerator;
-    use crate::settings::Noise;
     use motionclone_onnx::manifest::Defaults;
 
     fn settings(guidance_steps: usize, warm_up: usize, cool_up: usize) -> Settings {
         let mut settings = Settings::new(&Defaults::default(), "");
         (settings.guidance_steps, settings.warm_up, settings.cool_up) = (guidance_steps, warm_up, cool_up);
+        settings.steps = 100;
         settings
     }
 
@@ -153,28 +114,16 @@ mod tests {
         raw.chunks_exact(4).flat_map(|row| row.iter().map(|v| v / row.iter().sum::<f32>())).collect()
     }
 
-    fn motion(k: usize) -> Motion {
+    fn motion(k: usize) -> MotionMaps {
         let map = |seed| SparseAttention::from_attention(&attention(seed), [3, 2, 4, 4], k).unwrap();
-        let info = MotionInfo {
-            fingerprint: String::new(),
-            width: 8,
-            height: 24,
-            frames: 4,
-            noise_step: 400,
-            blocks: Vec::new(),
-            top_k: k,
-            control: None,
-            seed: 0,
-            noise: Noise::Cpu,
-            clip_hash: String::new(),
-        };
-        Motion { maps: BTreeMap::from([("a".into(), map(1)), ("b".into(), map(2))]), info }
+        BTreeMap::from([("a".into(), map(1)), ("b".into(), map(2))])
     }
 
     #[test]
     fn the_weight_warms_up_and_cools_down() {
         let weights = |s: &Settings, steps: &[usize]| -> Vec<f64> {
-            steps.iter().map(|i| motion_weight(*i, s) / s.motion_weight).collect()
+            let weights = motion_weights(s, 0.5);
+            steps.iter().map(|i| weights[*i] / (0.5 * s.motion_weight)).collect()
         };
         let published = settings(50, 10, 10);
         assert_eq!(
@@ -223,20 +172,7 @@ mod tests {
         maps.remove("a");
         assert!(motion_loss(&maps, &motion, 1.0).is_err());
         let mut broken = motion;
-        broken.maps.values_mut().for_each(|map| map.indices.fill(200));
+        broken.values_mut().for_each(|map| map.indices.fill(200));
         assert!(motion_targets(&broken).is_err());
-    }
-
-    #[test]
-    fn the_gradient_pulls_the_next_latents_down_the_loss() {
-        let step = DdimStep { alpha: 0.2, next_alpha: 0.4 };
-        let (latents, uncond, cond) = ([0.5, -1.0], [0.1, 0.2], [0.3, -0.2]);
-        let plain = denoise(step, &latents, &uncond, &cond, 7.5, None).unwrap();
-        let guided = denoise(step, &latents, &uncond, &cond, 7.5, Some(&[1.0, -1.0])).unwrap();
-        assert_eq!(guided.0, plain.0, "the gradient joins behind the clean latents");
-        assert!(guided.1[0] < plain.1[0] && guided.1[1] > plain.1[1]);
-        assert_eq!(denoise(step, &latents, &uncond, &cond, 7.5, Some(&[0.0, 0.0])).unwrap(), plain);
-        assert!(denoise(step, &latents, &uncond, &cond, 7.5, Some(&[0.0])).is_err());
-        assert!(denoise(step, &latents, &uncond[..1], &cond, 7.5, None).is_err());
     }
 }

@@ -200,12 +200,16 @@ struct Format {
     format: u32,
 }
 
-/// A clip's motion: one sparse map per guided temporal attention.
+/// The motion of the frames that the UNet reads at once: one sparse map per guided temporal attention, by the attention
+/// module's name, such as
+/// `up_blocks.1.motion_modules.0.temporal_transformer.transformer_blocks.0.attention_blocks.0`.
+pub type MotionMaps = BTreeMap<String, SparseAttention>;
+
+/// A clip's motion.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Motion {
-    /// Maps by the attention module's name, such as
-    /// `up_blocks.1.motion_modules.0.temporal_transformer.transformer_blocks.0.attention_blocks.0`.
-    pub maps: BTreeMap<String, SparseAttention>,
+    /// Its attention.
+    pub maps: MotionMaps,
     /// How it was extracted.
     pub info: MotionInfo,
 }

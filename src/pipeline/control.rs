@@ -1,14 +1,9 @@
-//! What SparseCtrl is given: a condition and a mask, both zero at frames without an image.
-
-use std::collections::HashMap;
+//! SparseCtrl's condition: images and a mask, both zero at frames without an image.
 
 use ndarray::{ArrayD, Axis, IxDyn, s};
 use ort::value::DynValue;
 
-use crate::cancel::Cancel;
-use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::runtime::{Input, Network};
 
 /// A condition `[1, channels + 1, frames, h, w]`: `images [n, channels, h, w]` at the given frames, the mask last.
 ///
@@ -35,42 +30,25 @@ pub fn condition(images: &ArrayD<f32>, places: &[usize], frames: usize) -> Resul
     Ok(condition)
 }
 
-/// A condition ready for many runs.
+/// A condition in the device's memory, ready for many runs.
 pub struct Conditioning {
-    condition: DynValue,
-    scale: DynValue,
+    /// As [`condition`] makes it.
+    pub(super) condition: DynValue,
+    /// Strength of SparseCtrl, `[1]`.
+    pub(super) scale: DynValue,
 }
 
-/// Residuals for the UNet by input name.
-pub type Residuals = HashMap<String, DynValue>;
-
 impl Conditioning {
-    /// `condition` as [`condition`] makes it, `scale` the strength of SparseCtrl.
+    /// `condition` as [`condition`] makes it, `scale` the strength of SparseCtrl, `tensor` what puts them in place.
     ///
     /// # Errors
-    /// When ONNX Runtime has no memory for it.
-    pub fn new(engine: &Engine, condition: ArrayD<f32>, scale: f64) -> Result<Self> {
+    /// When there is no memory for it.
+    pub(super) fn new(
+        tensor: impl Fn(ArrayD<f32>) -> Result<DynValue>,
+        condition: ArrayD<f32>,
+        scale: f64,
+    ) -> Result<Self> {
         let scale = ArrayD::from_elem(IxDyn(&[1]), scale as f32);
-        Ok(Self { condition: engine.tensor(condition)?, scale: engine.tensor(scale)? })
-    }
-
-    /// The residuals at one timestep for one text.
-    ///
-    /// # Errors
-    /// When the network fails or the run is cancelled.
-    pub fn residuals(
-        &self,
-        network: &mut Network,
-        timestep: &DynValue,
-        text: &DynValue,
-        cancel: &Cancel,
-    ) -> Result<Residuals> {
-        let inputs = [
-            ("timestep", Input::Value(timestep)),
-            ("text_embeddings", Input::Value(text)),
-            ("condition", Input::Value(&self.condition)),
-            ("control_scale", Input::Value(&self.scale)),
-        ];
-        Ok(network.run(&inputs, cancel)?.into_values())
+        Ok(Self { condition: tensor(condition)?, scale: tensor(scale)? })
     }
 }

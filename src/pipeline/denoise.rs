@@ -1,51 +1,51 @@
-//! Steps through the noise schedule: noise predictions, motion guidance, the next latents.
-
-use std::collections::BTreeMap;
+//! Denoising steps: noise predictions, classifier-free guidance, motion guidance, the scheduler's step.
 
 use ndarray::{ArrayD, IxDyn};
 use ort::value::DynValue;
 
-use crate::bundle::NetworkKey;
-use crate::cancel::Cancel;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::memory::Economy;
-use crate::motion::Motion;
-use crate::motion::guidance::{self, MotionTarget};
-use crate::pipeline::control::{Conditioning, Residuals};
-use crate::runtime::Input;
-use crate::schedule::Schedule;
+use crate::motion::guidance::{self, motion_weights};
+use crate::motion::{Motion, MotionMaps};
+use crate::networks::{JobNetworks, NetworkKey, StepKind};
+use crate::pipeline::control::Conditioning;
+use crate::pipeline::unet::{Conditioned, Guide, Unet};
+use crate::schedule::{Ddim, NoiseSchedule, Sample, Scheduler, uneven_timesteps};
 use crate::settings::Settings;
 
-/// What stays the same over the steps of one run.
+/// A run's steps, and what stays the same over them.
 pub struct Denoising {
-    /// The run's timesteps.
-    pub schedule: Schedule,
-    settings: Settings,
-    denoiser: NetworkKey,
-    guided: NetworkKey,
-    control: Option<(NetworkKey, Conditioning)>,
+    scheduler: Box<dyn Scheduler>,
+    /// Of the motion loss at each step; steps where it is 0 are not guided.
+    weights: Vec<f64>,
+    cfg: f64,
     prompt: DynValue,
     negative: DynValue,
-    motion: Motion,
-    /// Input name and tensor, target and weight of each guided map.
-    targets: Vec<(String, DynValue)>,
+    control: Option<Conditioning>,
+    motion: MotionMaps,
+    guide: Guide,
 }
 
-/// What one step computed.
+/// The result of one step.
 pub struct Step {
-    /// Noise predicted for the negative prompt; absent where guidance is off and nothing needs it.
-    pub noise_uncond: Option<ArrayD<f32>>,
-    /// Noise predicted for the prompt.
-    pub noise_cond: ArrayD<f32>,
+    /// The predictions it was made of.
+    pub predicted: Predicted,
     /// The motion loss with its weight, on guided steps.
     pub loss: Option<f64>,
-    /// Its gradient at the latents, on guided steps.
-    pub gradient: Option<ArrayD<f32>>,
     /// The clean latents that the predicted noise implies.
     pub clean: ArrayD<f32>,
     /// The latents of the next step.
     pub latents: ArrayD<f32>,
+}
+
+/// The UNet's predictions at the latents of a step, whose shape all of them have.
+pub struct Predicted {
+    /// Noise for the negative prompt; absent where classifier-free guidance is off.
+    pub noise_uncond: Option<ArrayD<f32>>,
+    /// Noise for the prompt.
+    pub noise_cond: ArrayD<f32>,
+    /// The motion loss's gradient at the latents, on guided steps.
+    pub gradient: Option<ArrayD<f32>>,
 }
 
 impl Denoising {
@@ -62,149 +62,145 @@ impl Denoising {
         negative: ArrayD<f32>,
         condition: Option<ArrayD<f32>>,
     ) -> Result<Self> {
-        let schedule = Schedule::new(
-            &engine.manifest().schedule,
-            settings.steps,
-            settings.guidance_steps,
-            settings.guidance_scale,
-        )?;
-        let shape = engine.unet_shape(settings);
-        let mut settings = settings.clone();
+        let Settings { steps, guidance_steps, guidance_scale, cfg, .. } = *settings;
+        let schedule = NoiseSchedule::new(&engine.manifest().schedule)?;
+        let timesteps = uneven_timesteps(schedule.train_steps(), steps, guidance_steps, guidance_scale)?;
+        let mut share = None;
         let control = match (&settings.control, condition) {
             (Some(control), Some(condition)) => {
-                let share = engine.manifest().defaults.motion_share.get(&control.kind);
-                settings.motion_weight *= share.copied().unwrap_or(1.0);
-                let key = NetworkKey::Control(control.kind, shape.clone());
-                Some((key, Conditioning::new(engine, condition, settings.control_scale)?))
+                share = engine.manifest().defaults.motion_share.get(&control.kind).copied();
+                Some(Conditioning::new(|array| engine.tensor(array), condition, settings.control_scale)?)
             }
             (None, None) => None,
             _ => return Err(Error::failure("a control needs a condition, and a condition a control")),
         };
-        let mut targets = Vec::new();
-        for (name, MotionTarget { target, weight }) in guidance::motion_targets(motion)? {
-            targets.push((format!("target.{name}"), engine.tensor(target.into_dyn())?));
-            targets.push((format!("weight.{name}"), engine.tensor(weight.into_dyn())?));
-        }
         Ok(Self {
-            schedule,
-            denoiser: NetworkKey::Denoiser(shape.clone()),
-            guided: NetworkKey::Guided(shape, settings.blocks.clone(), engine.economy.forward()),
-            settings,
-            control,
+            scheduler: Box::new(Ddim::new(schedule, timesteps)?),
+            weights: motion_weights(settings, share.unwrap_or(1.0)),
+            cfg,
             prompt: engine.tensor(prompt)?,
             negative: engine.tensor(negative)?,
-            motion: motion.clone(),
-            targets,
+            control,
+            motion: motion.maps.clone(),
+            guide: Guide::new(engine, &motion.maps)?,
         })
     }
 
-    /// The networks that a step runs. Where one has to do for both prompts of a guided step, the guided one does.
-    pub(crate) fn networks_of(&self, index: usize, economy: Economy) -> Vec<NetworkKey> {
-        let guided = self.is_guided(index);
-        let other = self.settings.cfg != 0.0 && economy != Economy::OneByOne;
-        let control = self.control.as_ref().map(|(key, _)| key.clone());
-        let denoiser = (!guided || other).then(|| self.denoiser.clone());
-        [control, guided.then(|| self.guided.clone()), denoiser].into_iter().flatten().collect()
+    /// The sampler.
+    pub fn scheduler(&mut self) -> &mut dyn Scheduler {
+        &mut *self.scheduler
     }
 
-    /// The networks that the steps run.
-    pub fn networks(&self) -> Vec<NetworkKey> {
-        let guides = (0..self.schedule.timesteps.len()).any(|index| self.is_guided(index));
-        let plain = self.settings.cfg != 0.0 || (0..self.schedule.timesteps.len()).any(|index| !self.is_guided(index));
-        let control = self.control.as_ref().map(|(key, _)| key.clone());
-        let guided = guides.then(|| self.guided.clone());
-        let denoiser = plain.then(|| self.denoiser.clone());
-        [control, guided, denoiser].into_iter().flatten().collect()
+    /// The predictions of each step.
+    pub fn steps(&self) -> Vec<StepKind> {
+        let negative = self.cfg != 0.0;
+        self.weights.iter().map(|weight| StepKind { guided: *weight != 0.0, negative }).collect()
     }
 
-    /// Whether a step is guided: one of the guided steps, with a weight that is not 0.
-    pub fn is_guided(&self, index: usize) -> bool {
-        index < self.settings.guidance_steps && guidance::motion_weight(index, &self.settings) != 0.0
+    /// The networks that are there when the steps begin.
+    pub fn networks(&self, networks: &JobNetworks) -> Vec<NetworkKey> {
+        networks.of_steps(&self.steps())
     }
 
-    /// One step from `latents [1, 4, frames, h, w]`.
+    /// Step `index` from `latents [1, 4, frames, h, w]`.
     ///
     /// # Errors
-    /// When a network fails or the run is cancelled.
-    pub fn step(&self, engine: &mut Engine, index: usize, latents: &ArrayD<f32>, cancel: &Cancel) -> Result<Step> {
-        let step = self.schedule.step(index)?;
-        let timestep = self.schedule.timesteps[index];
-        let timestep = engine.tensor(ArrayD::from_elem(IxDyn(&[1]), timestep as f32))?;
-
-        let noise_uncond = if self.settings.cfg == 0.0 {
-            None
-        } else {
-            let residuals = self.residuals(engine, &timestep, &self.negative, cancel)?;
-            let mut inputs = inputs(latents, &timestep, &self.negative, residuals.as_ref());
-            let alone = engine.economy == Economy::OneByOne && self.is_guided(index);
-            let nothing = ArrayD::zeros(IxDyn(&[1]));
-            if alone {
-                inputs.push(("motion_scale", Input::Array(&nothing)));
-                inputs.extend(self.targets.iter().map(|(name, value)| (name.as_str(), Input::Value(value))));
-            }
-            let key = if alone { &self.guided } else { &self.denoiser };
-            Some(engine.network(key)?.run(&inputs, cancel)?.array("noise")?)
-        };
-
-        let residuals = self.residuals(engine, &timestep, &self.prompt, cancel)?;
-        let mut inputs = inputs(latents, &timestep, &self.prompt, residuals.as_ref());
-        let (noise_cond, loss, gradient);
-        if self.is_guided(index) {
-            let weight = guidance::motion_weight(index, &self.settings);
-            let scale = ArrayD::from_elem(IxDyn(&[1]), weight as f32);
-            inputs.push(("motion_scale", Input::Array(&scale)));
-            inputs.extend(self.targets.iter().map(|(name, value)| (name.as_str(), Input::Value(value))));
-            let outputs = engine.network(&self.guided)?.run(&inputs, cancel)?;
-            let mut maps = BTreeMap::new();
-            for name in self.motion.maps.keys() {
-                maps.insert(name.clone(), outputs.array(&format!("attention.{name}"))?.into_raw_vec_and_offset().0);
-            }
-            noise_cond = outputs.array("noise")?;
-            loss = Some(guidance::motion_loss(&maps, &self.motion, weight)?);
-            gradient = Some(outputs.array("gradient")?);
-        } else {
-            noise_cond = engine.network(&self.denoiser)?.run(&inputs, cancel)?.array("noise")?;
-            (loss, gradient) = (None, None);
-        }
-
-        let uncond = slice(noise_uncond.as_ref().unwrap_or(&noise_cond))?;
-        let gradient_slice = gradient.as_ref().map(slice).transpose()?;
-        let (clean, next) =
-            guidance::denoise(step, slice(latents)?, uncond, slice(&noise_cond)?, self.settings.cfg, gradient_slice)?;
+    /// When the run has no such step, a network fails, or the run is cancelled.
+    pub fn step(&mut self, unet: &mut Unet, index: usize, latents: &ArrayD<f32>) -> Result<Step> {
+        let (predicted, loss) = self.predict(unet, index, latents)?;
+        let Sample { clean, next } = update(&mut *self.scheduler, index, latents, &predicted, self.cfg)?;
         let shaped = |values| {
             ArrayD::from_shape_vec(latents.raw_dim(), values).map_err(|e| Error::failure(format!("latents: {e}")))
         };
-        Ok(Step { clean: shaped(clean)?, latents: shaped(next)?, noise_uncond, noise_cond, loss, gradient })
+        Ok(Step { predicted, loss, clean: shaped(clean)?, latents: shaped(next)? })
     }
 
-    fn residuals(
-        &self,
-        engine: &mut Engine,
-        timestep: &DynValue,
-        text: &DynValue,
-        cancel: &Cancel,
-    ) -> Result<Option<Residuals>> {
-        let Some((key, conditioning)) = &self.control else { return Ok(None) };
-        conditioning.residuals(engine.network(key)?, timestep, text, cancel).map(Some)
+    /// The predictions of step `index`, and the motion loss on guided steps.
+    fn predict(&self, unet: &mut Unet, index: usize, latents: &ArrayD<f32>) -> Result<(Predicted, Option<f64>)> {
+        let (Some(timestep), Some(weight)) = (self.scheduler.timesteps().get(index), self.weights.get(index)) else {
+            return Err(Error::input(format!("step {index}: the run has {}", self.weights.len())));
+        };
+        let timestep = unet.tensor(ArrayD::from_elem(IxDyn(&[1]), *timestep as f32))?;
+        let at = |text| Conditioned { latents, timestep: &timestep, text, control: self.control.as_ref() };
+        let step = StepKind { guided: *weight != 0.0, negative: self.cfg != 0.0 };
+        unet.begin_step(step);
+        let noise_uncond = if step.negative { Some(unet.predict(&at(&self.negative))?) } else { None };
+        if !step.guided {
+            let noise_cond = unet.predict(&at(&self.prompt))?;
+            return Ok((Predicted { noise_uncond, noise_cond, gradient: None }, None));
+        }
+        let guided = unet.predict_guided(&at(&self.prompt), &self.guide, *weight)?;
+        let loss = guidance::motion_loss(&guided.maps, &self.motion, *weight)?;
+        Ok((Predicted { noise_uncond, noise_cond: guided.noise, gradient: Some(guided.gradient) }, Some(loss)))
     }
 }
 
-/// The inputs that every UNet graph has.
-pub(crate) fn inputs<'a>(
-    latents: &'a ArrayD<f32>,
-    timestep: &'a DynValue,
-    text: &'a DynValue,
-    residuals: Option<&'a Residuals>,
-) -> Vec<(&'a str, Input<'a>)> {
-    let mut inputs = vec![
-        ("latents", Input::Array(latents)),
-        ("timestep", Input::Value(timestep)),
-        ("text_embeddings", Input::Value(text)),
-    ];
-    inputs.extend(residuals.into_iter().flatten().map(|(name, value)| (name.as_str(), Input::Value(value))));
-    inputs
+/// Classifier-free guidance (Ho and Salimans, arXiv 2207.12598) in the published code's convention:
+/// ε = ε_c + cfg·(ε_c − ε_u), so that 7.5 here is 8.5 where 1 means no guidance.
+pub fn classifier_free_guidance(uncond: f32, cond: f32, cfg: f32) -> f32 {
+    cond + cfg * (cond - uncond)
+}
+
+/// A step's own arithmetic, in float32: classifier-free guidance, motion guidance, the scheduler's step.
+///
+/// The motion loss's gradient g joins the noise as ε' = ε − √(1−ᾱ)·g only after the clean latents x̂0 are predicted from ε
+/// alone, so that the step descends the loss; in x̂0 as well it would climb.
+///
+/// # Errors
+/// When shapes differ or the run has no such step.
+pub fn update(
+    scheduler: &mut dyn Scheduler,
+    index: usize,
+    latents: &ArrayD<f32>,
+    predicted: &Predicted,
+    cfg: f64,
+) -> Result<Sample> {
+    let Predicted { noise_uncond, noise_cond, gradient } = predicted;
+    let uncond = noise_uncond.as_ref().unwrap_or(noise_cond);
+    let shapes = [uncond.shape(), noise_cond.shape(), gradient.as_ref().map_or(latents.shape(), |g| g.shape())];
+    if shapes.iter().any(|shape| *shape != latents.shape()) {
+        let of = latents.shape();
+        return Err(Error::failure(format!("a step of latents {of:?} was given {shapes:?} of noise and gradient")));
+    }
+    let pairs = slice(uncond)?.iter().zip(slice(noise_cond)?);
+    let noise: Vec<f32> = pairs.map(|(u, c)| classifier_free_guidance(*u, *c, cfg as f32)).collect();
+    match gradient {
+        None => scheduler.step(index, slice(latents)?, &noise, &noise),
+        Some(gradient) => {
+            let sigma = scheduler.sigma(index)?;
+            let shifted: Vec<f32> = noise.iter().zip(slice(gradient)?).map(|(e, g)| e - sigma * g).collect();
+            scheduler.step(index, slice(latents)?, &noise, &shifted)
+        }
+    }
 }
 
 fn slice(array: &ArrayD<f32>) -> Result<&[f32]> {
     array.as_slice().ok_or_else(|| Error::failure("a tensor is not contiguous"))
+}
+
+#[cfg(test)]
+mod tests {
+    use motionclone_onnx::manifest::ScheduleConfig;
+
+    use super::*;
+
+    #[test]
+    fn the_gradient_pulls_the_next_latents_down_the_loss() {
+        let schedule = NoiseSchedule::new(&ScheduleConfig::default()).unwrap();
+        let mut ddim = Ddim::new(schedule, vec![700, 500]).unwrap();
+        let array = |values: &[f32]| ArrayD::from_shape_vec(IxDyn(&[values.len()]), values.to_vec()).unwrap();
+        let (latents, uncond, cond) = (array(&[0.5, -1.0]), array(&[0.1, 0.2]), array(&[0.3, -0.2]));
+        let mut step = |uncond: &ArrayD<f32>, gradient: Option<&[f32]>| {
+            let gradient = gradient.map(array);
+            let predicted = Predicted { noise_uncond: Some(uncond.clone()), noise_cond: cond.clone(), gradient };
+            update(&mut ddim, 0, &latents, &predicted, 7.5)
+        };
+        let plain = step(&uncond, None).unwrap();
+        let guided = step(&uncond, Some(&[1.0, -1.0])).unwrap();
+        assert_eq!(guided.clean, plain.clean, "the gradient joins behind the clean latents");
+        assert!(guided.next[0] < plain.next[0] && guided.next[1] > plain.next[1]);
+        assert_eq!(step(&uncond, Some(&[0.0, 0.0])).unwrap(), plain);
+        assert!(step(&uncond, Some(&[0.0])).is_err());
+        assert!(step(&array(&[0.1]), None).is_err());
+    }
 }

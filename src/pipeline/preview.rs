@@ -3,14 +3,15 @@
 
 use std::path::Path;
 
+use motionclone_onnx::graph::Lowering;
 use motionclone_onnx::manifest::{Manifest, PreviewMap};
 use ndarray::{ArrayD, Axis};
 
-use crate::bundle::NetworkKey;
 use crate::cancel::Cancel;
 use crate::engine::{Engine, EngineOptions};
 use crate::error::Result;
 use crate::media::frames::Frames;
+use crate::networks::{NetworkKey, vae_shape};
 use crate::pipeline::vae;
 use crate::random::CpuGenerator;
 use crate::runtime::Device;
@@ -61,12 +62,13 @@ fn fit(engine: &mut Engine) -> Result<PreviewMap> {
         ..Settings::new(&engine.manifest().defaults, "")
     };
     let images = drawn_images(settings.width, settings.height);
-    let key = NetworkKey::VaeEncoder(engine.vae_shape(&settings));
+    let key = NetworkKey::VaeEncoder(vae_shape(engine.manifest(), &settings, Lowering::Portable));
     let pixels = vae::pixels(&images);
     // The mean of the distribution: a draw of zeros.
     let (rows, columns) = (settings.height / factor, settings.width / factor);
     let noise = vec![0.0; IMAGES * config.latent_channels * rows * columns];
-    let latents = vae::encode(engine.network(&key)?, &config, &pixels, &noise, &Cancel::default(), |_| {})?;
+    let cancel = Cancel::default();
+    let latents = vae::encode(engine.network(&key, &cancel)?, &config, &pixels, &noise, &cancel, |_| {})?;
     engine.keep(&[]);
 
     let mut samples = Vec::new();

@@ -9,6 +9,8 @@ mod licences;
 mod openfx;
 mod privacy;
 mod setup;
+#[cfg(test)]
+mod structure;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -34,7 +36,7 @@ cargo xtask dist [--cuda]   build what is handed to others into target/dist: lib
                             (--profile NAME, --out DIR, --no-archive)
 cargo xtask openfx          only the tests of the OpenFX plugin
 cargo xtask privacy         only the test that nothing leaves the machine
-cargo xtask header          write include/motionclone.h anew from src/capi/mod.rs
+cargo xtask header          write include/motionclone.h and its Python binding anew from src/abi and src/capi
 
 --cuda takes the ONNX Runtime that runs on NVIDIA GPUs; CUDA 13 and cuDNN 9 must be installed.";
 
@@ -60,8 +62,7 @@ fn main() -> ExitCode {
         ["setup"] => setup::tools(Runtime::Cpu).map(|tools| print!("{tools}")),
         ["setup", "--cuda"] => setup::tools(Runtime::Cuda).map(|tools| print!("{tools}")),
         ["dist", words @ ..] => dist::Options::parse(words).and_then(|options| dist::build(&options)),
-        ["openfx"] => setup::tools(Runtime::Cpu)
-            .and_then(|tools| openfx::test(&tools, &embedded::bundle(), &["conditions", "cancel", "hosts"])),
+        ["openfx"] => setup::tools(Runtime::Cpu).and_then(|tools| openfx::test(&tools, &embedded::bundle())),
         ["privacy"] => setup::tools(Runtime::Cpu).and_then(|tools| {
             demo::program(&tools)?;
             privacy::test(&tools)
@@ -125,10 +126,10 @@ fn plugins(tools: &Tools) -> Result<()> {
     let library = format!("{}motionclone{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
     run(binding.env("MOTIONCLONE_LIBRARY", built.join(library)).env("MOTIONCLONE_BUNDLE", &bundle))?;
     blender::test(tools)?;
-    openfx::test(tools, &bundle, &["conditions", "cancel", "hosts"])
+    openfx::test(tools, &bundle)
 }
 
-/// Writes the C header: the test that compares it can also write it.
+/// Writes the C header and its Python binding: the tests that compare them can also write them.
 fn header() -> Result<()> {
     let mut test = cargo(&["test", "--package", "motionclone", "--test", "capi_header"]);
     run(test.env("MOTIONCLONE_WRITE_HEADER", "1"))

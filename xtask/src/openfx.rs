@@ -48,8 +48,8 @@ fn assemble(plugin: &Path, tree: &Path) -> Result<()> {
 }
 
 /// Drives the plugin by a host in C++ with the address sanitizer, compares its clip with that of the command line, and
-/// runs a part of it under valgrind. `longer` are the scenarios that take a minute each.
-pub fn test(tools: &Tools, model: &Path, longer: &[&str]) -> Result<()> {
+/// runs a part of it under valgrind.
+pub fn test(tools: &Tools, model: &Path) -> Result<()> {
     if !cfg!(target_os = "linux") {
         println!("the OpenFX plugin's host is not run: it is made for Linux");
         return Ok(());
@@ -63,9 +63,13 @@ pub fn test(tools: &Tools, model: &Path, longer: &[&str]) -> Result<()> {
     copy(&built, &alone)?;
     fs::create_dir_all(out.join("images")).map_err(|e| format!("{}: {e}", out.display()))?;
     let source = root().join("plugins/openfx/tests/host/main.cpp");
+    let headers = headers()?;
     let compile = |program: &Path, options: &[&str]| {
         let mut compiler = Command::new("g++");
-        compiler.args(["-std=c++20", "-Wall", "-Wextra", "-Werror", "-O1", "-g"]).args(options);
+        compiler
+            .args(["-std=c++20", "-Wall", "-Wextra", "-Werror", "-O1", "-g", "-isystem"])
+            .arg(&headers)
+            .args(options);
         run(compiler.arg("-o").arg(program).arg(&source).args(["-ldl", "-lpthread"]))
     };
     let (host, plain) = (work.join("host"), work.join("host-plain"));
@@ -89,7 +93,7 @@ pub fn test(tools: &Tools, model: &Path, longer: &[&str]) -> Result<()> {
         return Err(format!("{} is no longer what the plugin describes: copy {}", kept.display(), drawn.display()));
     }
     compare(tools, model, &out)?;
-    for &name in longer {
+    for name in ["conditions", "cancel", "hosts", "alpha", "standard"] {
         scenario(name)?;
     }
     run(with(Command::new(&host), "missing").env_remove("MOTIONCLONE_LIBRARY").env_remove("MOTIONCLONE_ONNXRUNTIME"))?;
@@ -104,9 +108,23 @@ pub fn test(tools: &Tools, model: &Path, longer: &[&str]) -> Result<()> {
         valgrind.args(["--quiet", "--error-exitcode=9"]).arg(&plain);
         run(with(valgrind, name))?;
     }
-    // It removes the cache, so it comes last.
+    // They remove the clips that were made, so they come last.
     scenario("reopen")?;
+    scenario("make")?;
     run(with(Command::new(&plain), "bench"))
+}
+
+/// The folder of OpenFX's headers in the sources of a published crate, which cargo fetches by the hashes of a lock file.
+fn headers() -> Result<PathBuf> {
+    let manifest = root().join("plugins/openfx/tests/headers/Cargo.toml");
+    let mut fetch = cargo(&["metadata", "--locked", "--format-version", "1", "--manifest-path"]);
+    let metadata = output(fetch.arg(manifest))?;
+    let manifest = metadata
+        .split("\"manifest_path\":\"")
+        .filter_map(|rest| rest.split('"').next())
+        .find(|path| Path::new(path).parent().is_some_and(|folder| folder.ends_with("openfx-sys-0.1.0")));
+    let manifest = manifest.ok_or("cargo does not tell where the OpenFX headers are")?;
+    Ok(Path::new(manifest).with_file_name("openfx/include"))
 }
 
 /// A host that makes a clip with the plugin, for those who watch it; [`test`] has built it.

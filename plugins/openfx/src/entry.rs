@@ -3,19 +3,22 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::describe::{self, CONDITION, IDENTIFIER, SOURCE};
-use crate::instance::{self, Occasion};
-use crate::properties::Properties;
-use crate::suites::{self, Failed, Host, Result};
-use crate::sys::{self, action, property};
-use crate::{engine, job, render};
+use crate::clips::store;
+use crate::effect::describe::{self, IDENTIFIER, SOURCE, VERSION};
+use crate::effect::publish::CallContext;
+use crate::effect::{actions, instance, queries, render};
+use crate::ofx::host;
+use crate::ofx::properties::Properties;
+use crate::ofx::suites::{Failed, Host, Result, c_text};
+use crate::ofx::sys::{self, action, property};
+use crate::{engine, job};
 
 static PLUGIN: sys::Plugin = sys::Plugin {
-    api: c"OfxImageEffectPluginAPI".as_ptr(),
+    api: sys::IMAGE_EFFECT_PLUGIN_API.as_ptr(),
     api_version: 1,
     identifier: IDENTIFIER.as_ptr(),
-    version_major: 0,
-    version_minor: 1,
+    version_major: VERSION[0],
+    version_minor: VERSION[1],
     set_host,
     main_entry,
 };
@@ -35,15 +38,15 @@ pub extern "C" fn OfxGetPlugin(number: c_int) -> *const sys::Plugin {
 /// Newer hosts give their structure here before they ask for plugins.
 ///
 /// # Safety
-/// `host` must be null or valid as long as the plugin is loaded.
+/// `given` must be null or valid as long as the plugin is loaded.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn OfxSetHost(host: *const sys::Host) -> sys::Status {
-    suites::set_host(host.cast_mut());
+pub unsafe extern "C" fn OfxSetHost(given: *const sys::Host) -> sys::Status {
+    host::set_host(given.cast_mut());
     sys::OK
 }
 
-unsafe extern "C" fn set_host(host: *mut sys::Host) {
-    suites::set_host(host);
+unsafe extern "C" fn set_host(given: *mut sys::Host) {
+    host::set_host(given);
 }
 
 unsafe extern "C" fn main_entry(
@@ -72,125 +75,63 @@ unsafe extern "C" fn main_entry(
 fn act(action: &str, effect: sys::Handle, arguments: sys::Handle, answers: sys::Handle) -> Result<sys::Status> {
     match action {
         action::LOAD => {
-            suites::load()?;
+            host::load()?;
             return Ok(sys::OK);
         }
         action::UNLOAD => {
-            instance::destroy_all();
-            job::stop();
-            engine::shutdown();
-            suites::unload();
+            actions::destroy_all();
+            // A library that still works must not be torn down.
+            if job::stop() {
+                engine::shutdown();
+            }
+            store::forget();
+            host::unload();
             return Ok(sys::OK);
         }
         _ => {}
     }
-    let host = suites::host()?;
+    let host = host::host()?;
     let (asked, answer) = (Properties::of(&host, arguments), Properties::of(&host, answers));
     let done = |result: Result<()>| result.map(|()| sys::OK);
     match action {
         action::DESCRIBE => done(describe::effect(&host, effect)),
         action::DESCRIBE_IN_CONTEXT => done(describe::in_context(&host, effect, &asked.text(property::CONTEXT, 0)?)),
-        action::CREATE_INSTANCE => done(instance::create(&host, effect)),
-        action::DESTROY_INSTANCE => done(instance::destroy(effect)),
+        action::CREATE_INSTANCE => done(actions::create(&host, effect)),
+        action::DESTROY_INSTANCE => done(actions::destroy(effect)),
         action::INSTANCE_CHANGED => instance_changed(&host, effect, asked),
-        action::SYNC_PRIVATE_DATA => {
-            instance::find(effect)?.publish(&host, Occasion::Action);
+        action::SYNC_PRIVATE_DATA | action::BEGIN_INSTANCE_CHANGED | action::END_INSTANCE_CHANGED => {
+            // Parameters may be set here: what the plugin's thread has marked as new is told.
+            if let Ok(instance) = instance::find(effect) {
+                instance.publish(&host, CallContext::Action);
+            }
             Ok(sys::OK)
         }
         action::RENDER => done(render::render(&host, effect, arguments)),
-        action::IS_IDENTITY => is_identity(&host, effect, asked, answer),
-        action::GET_REGION_OF_DEFINITION => region_of_definition(&host, effect, asked, answer),
-        action::GET_REGIONS_OF_INTEREST => regions_of_interest(&host, effect, asked, answer),
-        action::GET_FRAMES_NEEDED => frames_needed(effect, asked, answer),
+        action::IS_IDENTITY => queries::is_identity(&host, effect, asked, answer),
+        action::GET_REGION_OF_DEFINITION => queries::region_of_definition(&host, effect, asked, answer),
+        action::GET_REGIONS_OF_INTEREST => queries::regions_of_interest(&host, effect, asked, answer),
+        action::GET_FRAMES_NEEDED => queries::frames_needed(&host, effect, asked, answer),
         action::GET_CLIP_PREFERENCES => {
             // A still source becomes a moving picture, too.
             answer.set_int(property::FRAME_VARYING, 0, 1)?;
             Ok(sys::OK)
         }
         // Resolve takes the default reply to these for an error.
-        action::BEGIN_INSTANCE_CHANGED
-        | action::END_INSTANCE_CHANGED
-        | action::BEGIN_SEQUENCE_RENDER
-        | action::END_SEQUENCE_RENDER
-        | action::PURGE_CACHES => Ok(sys::OK),
+        action::BEGIN_SEQUENCE_RENDER | action::END_SEQUENCE_RENDER | action::PURGE_CACHES => Ok(sys::OK),
         _ => Ok(sys::REPLY_DEFAULT),
     }
 }
 
 fn instance_changed(host: &Host, effect: sys::Handle, asked: Properties) -> Result<sys::Status> {
-    let user = asked.text(property::CHANGE_REASON, 0).is_ok_and(|reason| reason == "OfxChangeUserEdited");
-    let parameter = asked.text(property::TYPE, 0).is_ok_and(|kind| kind == "OfxTypeParameter");
+    let (kind, name) = (asked.text(property::TYPE, 0)?, asked.text(property::NAME, 0)?);
+    if kind == sys::TYPE_CLIP && name == SOURCE.to_string_lossy() {
+        instance::find(effect)?.source_changed();
+    }
     // What the plugin sets itself comes back here, while it is still being set.
-    if user && parameter {
-        let (name, time) = (asked.text(property::NAME, 0)?, asked.double(property::TIME, 0).unwrap_or(0.0));
-        instance::find(effect)?.changed(host, &suites::c_text(&name), time)?;
-    }
-    Ok(sys::OK)
-}
-
-/// Without a result the host may use the source itself, unless frames are to be read in a render.
-fn is_identity(host: &Host, effect: sys::Handle, asked: Properties, answer: Properties) -> Result<sys::Status> {
-    let instance = instance::find(effect)?;
-    instance.resolve(&crate::parameters::Values::of(host, effect)?);
-    if instance.generator || instance.clip().is_some() || instance.wanted_times().is_some() {
-        return Ok(sys::REPLY_DEFAULT);
-    }
-    answer.set_text(property::NAME, 0, &SOURCE.to_string_lossy())?;
-    answer.set_double(property::TIME, 0, asked.double(property::TIME, 0)?)?;
-    Ok(sys::OK)
-}
-
-/// The result has the size of the source.
-fn region_of_definition(
-    host: &Host,
-    effect: sys::Handle,
-    asked: Properties,
-    answer: Properties,
-) -> Result<sys::Status> {
-    if instance::find(effect)?.generator {
-        return Ok(sys::REPLY_DEFAULT);
-    }
-    let Ok(region) = render::region(host, effect, asked.double(property::TIME, 0)?) else {
-        return Ok(sys::REPLY_DEFAULT);
-    };
-    for (index, side) in [region.x1, region.y1, region.x2, region.y2].into_iter().enumerate() {
-        answer.set_double(property::REGION_OF_DEFINITION, index as i32, side)?;
-    }
-    Ok(sys::OK)
-}
-
-/// The frames of the reference, as long as they are to be read.
-fn frames_needed(effect: sys::Handle, asked: Properties, answer: Properties) -> Result<sys::Status> {
-    let Some(times) = instance::find(effect)?.wanted_times() else { return Ok(sys::REPLY_DEFAULT) };
-    let now = asked.double(property::TIME, 0)?;
-    for (index, time) in std::iter::once(now).chain(times).enumerate() {
-        // Each range is a pair of times.
-        for end in [0, 1] {
-            answer.set_double(c"OfxImageClipPropFrameRange_Source", index as i32 * 2 + end, time)?;
-        }
-    }
-    Ok(sys::OK)
-}
-
-/// Whole frames of the inputs, as long as the reference is to be read, even where a host renders a part of the output.
-fn regions_of_interest(host: &Host, effect: sys::Handle, asked: Properties, answer: Properties) -> Result<sys::Status> {
-    let Some(times) = instance::find(effect)?.wanted_times() else { return Ok(sys::REPLY_DEFAULT) };
-    let times: Vec<f64> = std::iter::once(asked.double(property::TIME, 0)?).chain(times).collect();
-    for (input, name) in
-        [(SOURCE, property::REGION_OF_INTEREST_SOURCE), (CONDITION, property::REGION_OF_INTEREST_CONDITION)]
-    {
-        // The answer is one for all times; an input that is not there or not connected has no region.
-        let regions = times.iter().filter_map(|time| render::region_of(host, effect, input, *time).ok());
-        let whole = regions.reduce(|a, b| sys::RectD {
-            x1: a.x1.min(b.x1),
-            y1: a.y1.min(b.y1),
-            x2: a.x2.max(b.x2),
-            y2: a.y2.max(b.y2),
-        });
-        let Some(whole) = whole else { continue };
-        for (index, side) in [whole.x1, whole.y1, whole.x2, whole.y2].into_iter().enumerate() {
-            answer.set_double(name, index as i32, side)?;
-        }
+    let user = asked.text(property::CHANGE_REASON, 0).is_ok_and(|reason| reason == sys::CHANGE_USER_EDITED);
+    if user && kind == sys::TYPE_PARAMETER {
+        let time = asked.double(property::TIME, 0).unwrap_or(0.0);
+        instance::find(effect)?.changed(host, &c_text(&name), time)?;
     }
     Ok(sys::OK)
 }

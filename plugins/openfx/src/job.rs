@@ -1,130 +1,110 @@
 //! Clones at work: one thread of the plugin runs them one after another, whatever instances ask for them.
 
 use std::collections::VecDeque;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::cache::{Cache, Clip};
-use crate::engine::{self, Device, Engine, Reference, Settings};
-use crate::instance;
-use crate::pixels::Picture;
-use crate::reference::ClipFile;
+use crate::clips::clip::Clip;
+use crate::engine::{self, Api, Device, Engine, Reference};
+use crate::request::{Request, Source};
+use crate::stop::Stop;
 
 /// How often a running job is looked at.
 const POLL: Duration = Duration::from_millis(50);
 /// How often instances are told.
-const TELL: Duration = Duration::from_millis(500);
+const NOTIFY_INTERVAL: Duration = Duration::from_millis(500);
 /// A job goes on this long when no instance waits for it: hosts destroy and make instances anew when the user edits.
-const PATIENCE: Duration = Duration::from_secs(30);
+const ORPHAN_TIMEOUT: Duration = Duration::from_secs(30);
 /// An engine that has nothing to do gives its memory back after this.
 const IDLE: Duration = Duration::from_secs(120);
+/// The host's end waits this long for the thread, which may be inside a library that cannot be stopped.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where the motion comes from.
+/// A job's status.
 #[derive(Debug, Clone)]
-pub enum Source {
-    /// The frames of the reference, as many as the settings say.
-    Frames(Vec<Arc<Picture>>),
-    /// A motion that was kept.
-    Motion(String),
-    /// A file, from one frame to another or as a whole.
-    File { file: ClipFile, range: Option<[i32; 2]> },
-}
-
-/// All that a clone needs.
-#[derive(Debug, Clone)]
-pub struct Request {
-    pub bundle: String,
-    pub device: Device,
-    pub settings: Settings,
-    pub source: Source,
-    /// How far apart the frames stand in the reference.
-    pub spacing: f64,
-    pub cache: Cache,
-}
-
-impl Request {
-    /// A name for everything that the result depends on.
-    ///
-    /// # Errors
-    /// When the bundle or a file cannot be read.
-    pub fn key(&self) -> Result<String, String> {
-        let mut hash = blake3::Hasher::new();
-        let mut add = |bytes: &[u8]| {
-            hash.update(&(bytes.len() as u64).to_le_bytes());
-            hash.update(bytes);
-        };
-        add(env!("CARGO_PKG_VERSION").as_bytes());
-        add(&crate::model::manifest(&self.bundle)?);
-        // The picture is hashed, not printed.
-        let (image, settings) = (&self.settings.image, Settings { image: None, ..self.settings.clone() });
-        add(format!("{settings:?} {:?} {:?}", self.device, self.spacing).as_bytes());
-        if let Some(image) = image {
-            add(format!("{} {} {:?}", image.frame, image.sketch, image.strength).as_bytes());
-            add(format!("{}x{}", image.picture.width, image.picture.height).as_bytes());
-            add(&image.picture.data);
-        }
-        match &self.source {
-            Source::Frames(frames) => frames.iter().for_each(|frame| {
-                add(format!("{}x{}", frame.width, frame.height).as_bytes());
-                add(&frame.data);
-            }),
-            Source::Motion(file) => add(&identity(file)?),
-            Source::File { file, range } => {
-                add(&identity(&file.path.to_string_lossy())?);
-                add(format!("{range:?}").as_bytes());
-            }
-        }
-        Ok(hash.finalize().to_hex().as_str()[..32].to_string())
-    }
-}
-
-/// What tells one file from another, and from itself after a change.
-fn identity(file: &str) -> Result<Vec<u8>, String> {
-    let metadata = Path::new(file).metadata().map_err(|e| format!("{file}: {e}."))?;
-    let changed = metadata.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
-    Ok(format!("{file} {} {changed:?}", metadata.len()).into_bytes())
-}
-
-/// How a job stands.
-#[derive(Clone)]
-pub enum Standing {
+pub enum Status {
     Waiting,
+    /// The work at hand in words, and the share of all work that is done.
     Running(String, f64),
-    Done(Arc<Clip>),
+    /// The clip, and why it could not be kept where it should be.
+    Done(Arc<Clip>, Option<String>),
     Failed(String),
     Cancelled,
+}
+
+/// Those who wait for jobs.
+pub trait Listener: Sync {
+    /// A job's status is new. Called on the plugin's own thread.
+    fn notify(&self, job: &Arc<Job>);
+    /// Whether anyone waits for a job.
+    fn waits(&self, job: &Arc<Job>) -> bool;
 }
 
 /// A clone that was asked for.
 pub struct Job {
     pub key: String,
     cancelled: AtomicBool,
-    standing: Mutex<Standing>,
+    /// Renders that wait for it.
+    renders: AtomicUsize,
+    status: Mutex<Status>,
+    changed: Condvar,
 }
 
 impl Job {
+    fn new(key: String) -> Arc<Self> {
+        Arc::new(Self {
+            key,
+            cancelled: AtomicBool::new(false),
+            renders: AtomicUsize::new(0),
+            status: Mutex::new(Status::Waiting),
+            changed: Condvar::new(),
+        })
+    }
+
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 
-    pub fn standing(&self) -> Standing {
-        lock(&self.standing).clone()
+    pub fn status(&self) -> Status {
+        lock(&self.status).clone()
     }
 
     pub fn has_ended(&self) -> bool {
-        !matches!(*lock(&self.standing), Standing::Waiting | Standing::Running(..))
+        !matches!(*lock(&self.status), Status::Waiting | Status::Running(..))
+    }
+
+    fn set_status(&self, status: Status) {
+        *lock(&self.status) = status;
+        self.changed.notify_all();
+    }
+
+    /// Waits for the end as long as `goes_on`, which is asked often and told the share of the work that is done. Gives
+    /// the status at that time.
+    pub fn wait(&self, mut goes_on: impl FnMut(f64) -> bool) -> Status {
+        self.renders.fetch_add(1, Ordering::Relaxed);
+        while !self.has_ended() {
+            let share = if let Status::Running(_, share) = self.status() { share } else { 0.0 };
+            if !goes_on(share) {
+                break;
+            }
+            let status = lock(&self.status);
+            if matches!(*status, Status::Waiting | Status::Running(..)) {
+                drop(self.changed.wait_timeout(status, POLL));
+            }
+        }
+        self.renders.fetch_sub(1, Ordering::Relaxed);
+        self.status()
     }
 }
 
 /// The thread's jobs, the first of which is at work.
-#[derive(Default)]
 struct Queue {
     jobs: Mutex<VecDeque<(Arc<Job>, Request)>>,
     changed: Condvar,
     closing: AtomicBool,
+    listener: &'static dyn Listener,
 }
 
 struct Worker {
@@ -144,10 +124,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 ///
 /// # Errors
 /// When there can be no thread.
-pub fn submit(key: String, request: Request, join: impl FnOnce(&Arc<Job>) -> bool) -> Result<(), String> {
+pub fn submit(
+    key: String,
+    request: Request,
+    listener: &'static dyn Listener,
+    join: impl FnOnce(&Arc<Job>) -> bool,
+) -> Result<(), String> {
     let mut worker = lock(&WORKER);
     if worker.is_none() {
-        let queue = Arc::new(Queue::default());
+        let queue =
+            Queue { jobs: Mutex::default(), changed: Condvar::new(), closing: AtomicBool::new(false), listener };
+        let queue = Arc::new(queue);
         let jobs = queue.clone();
         let thread = std::thread::Builder::new().name("motionclone-openfx".into()).spawn(move || work(&jobs));
         let thread = thread.map_err(|e| format!("There can be no thread for the work: {e}."))?;
@@ -160,7 +147,7 @@ pub fn submit(key: String, request: Request, join: impl FnOnce(&Arc<Job>) -> boo
         join(job);
         return Ok(());
     }
-    let job = Arc::new(Job { key, cancelled: AtomicBool::new(false), standing: Mutex::new(Standing::Waiting) });
+    let job = Job::new(key);
     if join(&job) {
         jobs.push_back((job, request));
         queue.changed.notify_all();
@@ -179,20 +166,31 @@ pub fn find(key: &str, join: impl FnOnce(&Arc<Job>)) {
     }
 }
 
-/// Cancels everything and waits until the thread has ended.
-pub fn stop() {
-    let worker = lock(&WORKER).take();
-    if let Some(Worker { queue, thread }) = worker {
-        queue.closing.store(true, Ordering::Relaxed);
-        lock(&queue.jobs).iter().for_each(|(job, _)| job.cancel());
-        queue.changed.notify_all();
-        // It catches its panics.
-        let _ = thread.join();
+/// Cancels everything and waits until the thread has ended, but not without end: it may be inside a library that cannot
+/// be stopped. True when it has ended.
+pub fn stop() -> bool {
+    let Some(Worker { queue, thread }) = lock(&WORKER).take() else { return true };
+    queue.closing.store(true, Ordering::Relaxed);
+    lock(&queue.jobs).iter().for_each(|(job, _)| job.cancel());
+    queue.changed.notify_all();
+    let end = Instant::now() + STOP_TIMEOUT;
+    while !thread.is_finished() {
+        if Instant::now() > end {
+            // The plugin's code stays loaded, so the thread can end by itself.
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
+    // It catches its panics.
+    let _ = thread.join();
+    true
 }
 
+/// The engine from the last job, with what it was opened with.
+type Kept = Option<(String, Device, Engine)>;
+
 fn work(queue: &Queue) {
-    let mut kept: Option<(String, Device, Engine)> = None;
+    let mut kept: Kept = None;
     loop {
         let mut jobs = lock(&queue.jobs);
         let (job, request) = loop {
@@ -209,84 +207,117 @@ fn work(queue: &Queue) {
             }
         };
         drop(jobs);
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| clone(&job, &request, &mut kept)));
-        let outcome = outcome.unwrap_or_else(|_| Err(Some("The plugin failed; this is a bug in it.".into())));
-        *lock(&job.standing) = match outcome {
-            Ok(clip) => Standing::Done(clip),
-            Err(Some(message)) => Standing::Failed(message),
-            Err(None) => Standing::Cancelled,
+        let run = Run { job: &job, request: &request, listener: queue.listener };
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.clone(&mut kept)));
+        let outcome = outcome.unwrap_or_else(|_| Err("The plugin failed; this is a bug in it.".into()));
+        let status = match outcome {
+            Ok((clip, problem)) => Status::Done(clip, problem),
+            Err(Stop::Failed(message)) => Status::Failed(message),
+            Err(Stop::Cancelled) => Status::Cancelled,
         };
+        job.set_status(status);
         // Those who join it while it is in the queue are told.
         lock(&queue.jobs).pop_front();
-        instance::tell(&job);
+        queue.listener.notify(&job);
     }
 }
 
-/// Makes a clip. An error without text is a cancelled job.
-fn clone(
-    job: &Arc<Job>,
-    request: &Request,
-    kept: &mut Option<(String, Device, Engine)>,
-) -> Result<Arc<Clip>, Option<String>> {
-    let cancelled = || job.cancelled.load(Ordering::Relaxed);
-    if cancelled() {
-        return Err(None);
+/// A job at work.
+struct Run<'a> {
+    job: &'a Arc<Job>,
+    request: &'a Request,
+    listener: &'a dyn Listener,
+}
+
+impl Run<'_> {
+    fn is_cancelled(&self) -> bool {
+        self.job.cancelled.load(Ordering::Relaxed)
     }
-    if let Some(clip) = request.cache.load(&job.key) {
-        return Ok(clip);
+
+    fn report(&self, text: String, share: f64) {
+        self.job.set_status(Status::Running(text, share));
+        self.listener.notify(self.job);
     }
-    let say = |text: String, share: f64| {
-        *lock(&job.standing) = Standing::Running(text, share);
-        instance::tell(job);
-    };
-    let (mut spacing, mut read) = (request.spacing, Vec::new());
-    if let Source::File { file, range } = &request.source {
-        say("Reading the reference…".into(), 0.0);
-        (read, spacing) = file.sample(request.settings.frames as usize, *range, &cancelled)?;
+
+    fn is_attended(&self) -> bool {
+        self.job.renders.load(Ordering::Relaxed) > 0 || self.listener.waits(self.job)
     }
-    let api = engine::api()?;
-    if kept.as_ref().is_none_or(|(bundle, device, _)| (bundle, *device) != (&request.bundle, request.device)) {
-        say("Opening the model…".into(), 0.0);
-        // First the one from before, which holds memory.
-        *kept = None;
-        *kept = Some((request.bundle.clone(), request.device, Engine::open(&api, &request.bundle, request.device)?));
-    }
-    let Some((_, _, engine)) = kept else { return Err(Some("There is no engine.".into())) };
-    let motion;
-    let reference = match &request.source {
-        Source::Frames(frames) => Reference::Clip(frames),
-        Source::File { .. } => Reference::Clip(&read),
-        Source::Motion(file) => {
-            motion = api.motion(file)?;
-            Reference::Motion(&motion)
+
+    /// Makes the clip, and says why it could not be kept.
+    fn clone(&self, kept: &mut Kept) -> Result<(Arc<Clip>, Option<String>), Stop> {
+        let (job, request) = (self.job, self.request);
+        if self.is_cancelled() {
+            return Err(Stop::Cancelled);
         }
-    };
-    let running = engine.start(&reference, &request.settings)?;
-    let (mut told, mut attended) = (Instant::now(), Instant::now());
-    while !running.wait(POLL.as_millis() as i64)? {
-        if instance::is_awaited(job) {
-            attended = Instant::now();
+        if let Some(clip) = request.store.load(&job.key) {
+            let problem = request.store.keep(&job.key, &clip, &request.about());
+            return Ok((clip, problem));
         }
-        if cancelled() || attended.elapsed() > PATIENCE {
-            running.cancel();
+        // Known before the work and not after it.
+        let problem = request.store.check(request.bytes()).err();
+        let problem = problem.map(|problem| format!(" ({problem})")).unwrap_or_default();
+        let (mut spacing, mut read) = (request.spacing, Vec::new());
+        if let Source::File { file, range } = &request.source {
+            self.report(format!("Reading the reference…{problem}"), 0.0);
+            let frames = request.settings.frames as usize;
+            (read, spacing) = file.sample(frames, *range, &|| self.is_cancelled())?;
         }
-        if told.elapsed() >= TELL {
-            told = Instant::now();
-            let progress = running.progress()?;
-            let mut text = progress.stage.to_string();
-            if progress.total > 1 {
-                text += &format!(", {} of {}", progress.step, progress.total);
+        let api = engine::api()?;
+        let engine = self.open(&api, kept, &problem)?;
+        let motion;
+        let reference = match &request.source {
+            Source::Frames(frames) => Reference::Clip(frames),
+            Source::File { .. } => Reference::Clip(&read),
+            Source::Motion(file) => {
+                motion = api.motion(file)?;
+                Reference::Motion(&motion)
             }
-            if let Some(seconds) = progress.seconds_left.filter(|seconds| *seconds >= 1.0) {
-                let (minutes, rest) = (seconds as u64 / 60, seconds as u64 % 60);
-                let left = if minutes > 0 { format!("{minutes} min {rest} s") } else { format!("{rest} s") };
-                text += &format!(", about {left} left");
+        };
+        let running = engine.start(&reference, &request.settings)?;
+        let (mut notified, mut attended, mut share) = (Instant::now(), Instant::now(), 0.0_f64);
+        while !running.wait(POLL.as_millis() as i64).map_err(|stop| stop.map_or(Stop::Cancelled, Stop::Failed))? {
+            if self.is_attended() {
+                attended = Instant::now();
             }
-            say(text, progress.share);
+            if self.is_cancelled() || attended.elapsed() > ORPHAN_TIMEOUT {
+                running.cancel();
+            }
+            if notified.elapsed() >= NOTIFY_INTERVAL {
+                notified = Instant::now();
+                let progress = running.progress()?;
+                // Stages may come in another order than usual; what is done stays done.
+                share = share.max(progress.share);
+                self.report(in_words(&progress) + &problem, share);
+            }
         }
+        let (width, height, data) = running.frames()?;
+        let motion = running.motion()?;
+        let clip = Arc::new(Clip { width, height, spacing, data });
+        let problem = request.store.store(&job.key, clip.clone(), &request.about(), |file| motion.save(file));
+        Ok((clip, problem))
     }
-    let (width, height, data) = running.frames()?;
-    let motion = running.motion()?;
-    let clip = Clip { width, height, spacing, data };
-    Ok(request.cache.store(&job.key, clip, |file| motion.save(file))?)
+
+    fn open<'k>(&self, api: &Arc<Api>, kept: &'k mut Kept, problem: &str) -> Result<&'k Engine, Stop> {
+        let Request { bundle, device, .. } = self.request;
+        if kept.as_ref().is_none_or(|(kept, on, _)| (kept, on) != (bundle, device)) {
+            self.report(format!("Opening the model…{problem}"), 0.0);
+            // First the one from before, which holds memory.
+            *kept = None;
+            *kept = Some((bundle.clone(), *device, Engine::open(api, bundle, *device)?));
+        }
+        kept.as_ref().map(|(_, _, engine)| engine).ok_or_else(|| "There is no engine.".into())
+    }
+}
+
+fn in_words(progress: &engine::Progress) -> String {
+    let mut text = progress.stage.to_string();
+    if progress.total > 1 {
+        text += &format!(", {} of {}", progress.step, progress.total);
+    }
+    if let Some(seconds) = progress.seconds_left.filter(|seconds| *seconds >= 1.0) {
+        let (minutes, rest) = (seconds as u64 / 60, seconds as u64 % 60);
+        let left = if minutes > 0 { format!("{minutes} min {rest} s") } else { format!("{rest} s") };
+        text += &format!(", about {left} left");
+    }
+    text
 }

@@ -3,23 +3,17 @@
 //!
 //! The plugin is small and knows nothing of models: it takes the frames from the host, hands them to the engine's C
 //! library, which lies beside it and is loaded when it is first needed, and shows the finished clip. `entry` is what
-//! hosts call; `parameters` is the table that all of the page is made from; `instance` is what an effect in a project
-//! knows; `job` is the thread that works; `render` never waits for it.
+//! hosts call; `ofx` is OpenFX as C sees it; `effect` is the effect with its page of parameters; `job` is the thread that
+//! works; `clips` is where finished clips lie.
 
-mod cache;
-mod describe;
+mod clips;
+mod effect;
 mod engine;
 pub mod entry;
-mod gather;
-mod instance;
 mod job;
-mod messages;
 mod model;
-mod parameters;
-mod pixels;
-mod properties;
+mod ofx;
+mod picture;
 mod reference;
-mod render;
-mod scale;
-mod suites;
-pub mod sys;
+mod request;
+mod stop;

@@ -7,6 +7,11 @@ use std::path::Path;
 /// A manifest larger than this is none.
 const MAX_BYTES: u64 = 1 << 26;
 
+/// The bundle that is chosen.
+pub fn bundle(chosen: &str) -> String {
+    chosen.trim().into()
+}
+
 /// The bundle's manifest as it is.
 ///
 /// # Errors

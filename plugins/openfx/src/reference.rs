@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use image::{ImageReader, Limits};
 
-use crate::pixels::Picture;
+use crate::picture::Picture;
+use crate::stop::Stop;
 
 /// Names the ffmpeg to use; the command line reads it, too.
 const VARIABLE: &str = "MOTIONCLONE_FFMPEG";
-const IMAGES: [&str; 8] = ["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "gif"];
+const IMAGES: [&str; 7] = ["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff"];
 /// An image wider or higher than this is refused, so that a small file cannot claim all memory.
 const MAX_SIDE: u32 = 16384;
 
@@ -45,6 +46,12 @@ pub struct ClipFile {
 type Sampled = (Vec<Arc<Picture>>, f64);
 
 impl ClipFile {
+    /// Whether a file is an image by its name, so that its folder is the clip.
+    pub fn is_image(path: &Path) -> bool {
+        let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+        IMAGES.contains(&extension.as_str())
+    }
+
     /// Evenly chosen frames from the first to the last of a range, or of the whole clip, and how far apart they stand.
     ///
     /// # Errors
@@ -54,12 +61,11 @@ impl ClipFile {
         frames: usize,
         range: Option<[i32; 2]>,
         cancelled: &dyn Fn() -> bool,
-    ) -> Result<Sampled, Option<String>> {
+    ) -> Result<Sampled, Stop> {
         let shown = self.path.display();
-        let extension = self.path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
         let images = if self.path.is_dir() {
             Some(images_of(&self.path)?)
-        } else if IMAGES[..7].contains(&extension.as_str()) {
+        } else if Self::is_image(&self.path) {
             Some(images_of(self.path.parent().unwrap_or(Path::new(".")))?)
         } else {
             None
@@ -69,7 +75,7 @@ impl ClipFile {
         let last = count as i32 - 1;
         let [first, last] = range.map_or([0, last], |range| range.map(|frame| frame.clamp(0, last.max(0))));
         if last <= first {
-            return Err(Some(format!("{shown} has {count} frames; a motion needs two or more.")));
+            return Err(Stop::Failed(format!("{shown} has {count} frames; a motion needs two or more.")));
         }
         let length = (last - first) as usize + 1;
         let indices: Vec<usize> = sample_indices(length, frames).iter().map(|at| at + first as usize).collect();
@@ -80,7 +86,7 @@ impl ClipFile {
                 let mut pictures = Vec::new();
                 for index in &wanted {
                     if cancelled() {
-                        return Err(None);
+                        return Err(Stop::Cancelled);
                     }
                     pictures.push(open_image(&images[*index])?);
                 }
@@ -96,16 +102,11 @@ impl ClipFile {
     }
 }
 
-fn images_of(folder: &Path) -> Result<Vec<PathBuf>, String> {
+/// The images of a folder, by name.
+pub fn images_of(folder: &Path) -> Result<Vec<PathBuf>, String> {
     let entries = std::fs::read_dir(folder).map_err(|e| format!("{}: {e}.", folder.display()))?;
-    let mut images: Vec<PathBuf> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| {
-            let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-            IMAGES[..7].contains(&extension.as_str())
-        })
-        .collect();
+    let mut images: Vec<PathBuf> =
+        entries.flatten().map(|entry| entry.path()).filter(|path| ClipFile::is_image(path)).collect();
     images.sort();
     Ok(images)
 }
@@ -119,7 +120,7 @@ struct Video {
 }
 
 impl Video {
-    fn open(path: &Path, cancelled: &dyn Fn() -> bool) -> Result<Self, Option<String>> {
+    fn open(path: &Path, cancelled: &dyn Fn() -> bool) -> Result<Self, Stop> {
         let named = std::env::var_os(VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
         let ffmpeg = named.unwrap_or_else(|| "ffmpeg".into());
         let none = |e: &dyn std::fmt::Display| format!("{} is not a video that ffmpeg can read: {e}.", path.display());
@@ -134,7 +135,7 @@ impl Video {
                 if cancelled() {
                     let _ = child.kill();
                     let _ = child.wait();
-                    return Err(None);
+                    return Err(Stop::Cancelled);
                 }
                 let line = line.map_err(|e| none(&e))?;
                 if let Some(text) = line.strip_prefix("#dimensions 0:") {
@@ -149,16 +150,11 @@ impl Video {
             Some((width, height)) if count > 0 && (1..=16384).contains(&width) && (1..=16384).contains(&height) => {
                 Ok(Self { ffmpeg, width, height, count })
             }
-            _ => Err(Some(none(&"there is no video in it"))),
+            _ => Err(Stop::Failed(none(&"there is no video in it"))),
         }
     }
 
-    fn frames(
-        &self,
-        path: &Path,
-        wanted: &[usize],
-        cancelled: &dyn Fn() -> bool,
-    ) -> Result<Vec<Picture>, Option<String>> {
+    fn frames(&self, path: &Path, wanted: &[usize], cancelled: &dyn Fn() -> bool) -> Result<Vec<Picture>, Stop> {
         let choice: Vec<String> = wanted.iter().map(|index| format!("eq(n\\,{index})")).collect();
         let mut command = command(&self.ffmpeg, path);
         command.args(["-vf", &format!("select={}", choice.join("+"))]);
@@ -179,8 +175,8 @@ impl Video {
         let _ = child.wait();
         match pictures.len() == wanted.len() {
             true => Ok(pictures),
-            false if cancelled() => Err(None),
-            false => Err(Some(format!("{}: not all of its frames can be decoded.", path.display()))),
+            false if cancelled() => Err(Stop::Cancelled),
+            false => Err(Stop::Failed(format!("{}: not all of its frames can be decoded.", path.display()))),
         }
     }
 }
@@ -212,8 +208,8 @@ mod tests {
         assert_eq!(first(clip.sample(4, None, &|| false).unwrap()), [0, 2, 4, 6]);
         assert_eq!(first(clip.sample(4, Some([2, 3]), &|| false).unwrap()), [2, 2, 2, 3]);
         assert_eq!(clip.sample(4, None, &|| false).unwrap().1, 2.0);
-        assert!(clip.sample(4, Some([3, 3]), &|| false).is_err_and(|text| text.is_some()));
-        assert!(clip.sample(4, None, &|| true).is_err_and(|text| text.is_none()));
+        assert!(clip.sample(4, Some([3, 3]), &|| false).is_err_and(|stop| stop != Stop::Cancelled));
+        assert!(clip.sample(4, None, &|| true).is_err_and(|stop| stop == Stop::Cancelled));
     }
 
     #[test]

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import dataclass
 
 from . import programs, results
+from .console import say
 from .problem import Cancelled, Problem
 
 ENCODER = "prores_ks"
@@ -184,7 +185,7 @@ class _Events:
             if isinstance(step, int) and isinstance(total, int):
                 self._report(what, min(1.0, step / max(1, total)))
         elif kind == "warning":
-            print("motionclone:", event.get("message"))
+            say(f"motionclone: {event.get('message')}")
         elif kind == "kept":
             self.kept = str(event.get("path") or "")
         elif kind == "error":

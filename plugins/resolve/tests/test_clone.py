@@ -4,6 +4,7 @@ import subprocess
 import threading
 import time
 import unittest
+import unittest.mock
 from fractions import Fraction
 
 import paths  # noqa: F401
@@ -20,6 +21,11 @@ def a_clip(path, **changes):
         "source": Source(path, Fraction(50), 60, 150),
     }  # fmt: skip
     return Clip(**{**values, **changes})
+
+
+def report_once(report):
+    """A report that is only called while a program runs."""
+    return lambda what, part: report(what, part) if part else None
 
 
 class Cloning(WithPrograms):
@@ -124,6 +130,23 @@ class Cloning(WithPrograms):
         with self.assertRaisesRegex(Problem, "does not run"):
             self.make()
         self.assertFalse(os.path.exists(self.results))
+
+    def test_a_console_that_fails_ends_nothing(self):
+        class Closed:
+            def write(self, _):
+                raise BrokenPipeError
+
+            flush = write
+
+        with unittest.mock.patch("sys.stdout", Closed()):
+            clone.say("a line")
+            path, _ = self.make()
+        self.assertTrue(os.path.isfile(path))
+
+        def broken(*_):
+            raise KeyError("report")
+
+        self.assertTrue(os.path.isfile(clone.clone(self.clip, self.settings(), report_once(broken), threading.Event())))
 
     def test_cancelling_interrupts_and_leaves_nothing(self):
         cancelled = threading.Event()

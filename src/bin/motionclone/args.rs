@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand};
 use motionclone::bundle;
 use motionclone::media::frames::Frames;
+use motionclone::media::sampling::{Moment, Sampling, Selection};
 use motionclone::onnx::checkpoint::Precision;
 use motionclone::onnx::manifest::{Defaults, Manifest};
 use motionclone::onnx::model::config::ControlKind;
@@ -29,7 +30,7 @@ pub enum Command {
     /// Make a bundle from downloaded checkpoints.
     Import(Import),
     /// Make a new clip that moves like a reference clip.
-    Clone(CloneClip),
+    Clone(Box<CloneClip>),
     /// Keep a clip's motion in a file, for any number of clones.
     Extract(Extract),
     /// Run the published configuration files as they are.
@@ -133,9 +134,11 @@ pub struct Import {
 pub struct CloneClip {
     #[command(flatten)]
     pub engine: EngineArgs,
-    /// The clip whose motion is cloned: a video, or a folder of images.
+    /// The clip whose motion is cloned: a video, a folder of images, or a pattern of their names (shot_*.png).
     #[arg(long, value_name = "CLIP", required_unless_present = "motion")]
     pub reference: Option<PathBuf>,
+    #[command(flatten)]
+    pub part: PartArgs,
     #[command(flatten)]
     pub control: ControlArgs,
     /// A motion kept by `extract`; the reference is then only shown in the contact sheet.
@@ -162,9 +165,11 @@ pub struct CloneClip {
 pub struct Extract {
     #[command(flatten)]
     pub engine: EngineArgs,
-    /// The clip: a video, or a folder of images.
+    /// The clip: a video, a folder of images, or a pattern of their names (shot_*.png).
     #[arg(long, value_name = "CLIP")]
     pub reference: PathBuf,
+    #[command(flatten)]
+    pub part: PartArgs,
     #[command(flatten)]
     pub control: ControlArgs,
     #[command(flatten)]
@@ -195,6 +200,9 @@ pub struct Run {
     /// Frames a second of the new clips, as a number or a fraction.
     #[arg(long, value_name = "RATE")]
     pub fps: Option<FrameRate>,
+    /// How frames are taken from the clips: by their number, as published, or evenly in time.
+    #[arg(long, value_name = "HOW", default_value = "published")]
+    pub sampling: Sampling,
     #[command(flatten)]
     pub cache: CacheArgs,
     /// Also write a contact sheet (.png) beside each clip.
@@ -285,6 +293,27 @@ fn memory(text: &str) -> Result<u64, String> {
     match found {
         Some((number, size)) if number.is_finite() && number > 0.0 => Ok((number * size) as u64),
         _ => Err("a size such as 7.5GB; units are GB, MB, GiB and MiB".into()),
+    }
+}
+
+/// The part of the reference that counts.
+#[derive(Debug, Args)]
+pub struct PartArgs {
+    /// Where in the reference to begin: seconds (12.5), H:M:S (0:01:30.5), or a timecode (00:01:30:12).
+    #[arg(long, value_name = "TIME")]
+    pub start: Option<Moment>,
+    /// Where in the reference to end, as with --start.
+    #[arg(long, value_name = "TIME")]
+    pub end: Option<Moment>,
+    /// How frames are taken from the reference: evenly in time, or by their number (published).
+    #[arg(long, value_name = "HOW", default_value = "time")]
+    pub sampling: Sampling,
+}
+
+impl PartArgs {
+    /// The frames that are read.
+    pub fn selection(&self) -> Selection {
+        Selection { start: self.start, end: self.end, sampling: self.sampling }
     }
 }
 

@@ -92,10 +92,10 @@ pub fn clone(args: CloneClip, work: &mut Work) -> Result<()> {
     let clips = args.out.iter().map(|path| outputs.clip(path, &shape)).collect::<Result<Vec<_>>>()?;
     args.contact_sheet.as_deref().map(|path| check_contact_sheet(path, &mut outputs)).transpose()?;
     let motion = args.motion.as_deref().map(|path| load_motion(path, &manifest, &settings)).transpose()?;
-    let clip = args.reference.as_deref().map(|path| work.clip(path)).transpose()?;
+    let mut clip = args.reference.as_deref().map(|path| work.clip(path, &args.part.selection())).transpose()?;
     let mut engine = work.engine(&args.engine)?;
-    work.plan(&engine, &settings)?;
-    let frames = clip.as_ref().map(|clip| work.sample(clip, &settings)).transpose()?;
+    work.plan(&mut engine, &settings)?;
+    let frames = clip.as_mut().map(|clip| work.sample(clip, &settings)).transpose()?;
     let motion = match (motion, &frames) {
         (Some(motion), _) => motion,
         (None, Some(frames)) => work.motion(&mut engine, frames, &settings, keep)?,
@@ -119,10 +119,10 @@ pub fn extract(args: Extract, work: &mut Work) -> Result<()> {
     outputs.places.reads("reference", Input::Clip, &args.reference);
     args.control.paths().iter().for_each(|path| outputs.places.reads("image", Input::Whole, path));
     outputs.file(&args.out)?;
-    let clip = work.clip(&args.reference)?;
+    let mut clip = work.clip(&args.reference, &args.part.selection())?;
     let mut engine = work.engine(&args.engine)?;
-    work.plan(&engine, &settings)?;
-    let frames = work.sample(&clip, &settings)?;
+    work.plan(&mut engine, &settings)?;
+    let frames = work.sample(&mut clip, &settings)?;
     let motion = work.motion(&mut engine, &frames, &settings, false)?;
     work.keep_motion(&motion, &args.out)
 }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use motionclone::media::clip::Clip;
+use motionclone::media::sampling::Selection;
 use motionclone::onnx::manifest::Manifest;
 use motionclone::settings::Settings;
 use motionclone::{Engine, Result};
@@ -71,6 +72,7 @@ fn plan_all(
     outputs: &mut Outputs,
     work: &mut Work,
 ) -> Result<Vec<Planned>> {
+    let selection = Selection { sampling: args.sampling, ..Selection::default() };
     let fps = frame_rate(args.fps, manifest)?;
     let mut read = Vec::new();
     for (index, example) in examples.iter().enumerate() {
@@ -88,7 +90,7 @@ fn plan_all(
             work.terminal.notice(format!("{}: seed {}: drawn", example.video_path.display(), settings.seed));
         }
         let checked = settings.and_then(|settings| settings.check(manifest).map(|()| settings));
-        let opened = checked.and_then(|settings| Ok((settings, work.clip(&video)?)));
+        let opened = checked.and_then(|settings| Ok((settings, work.clip(&video, &selection)?)));
         read.push(opened.map_err(|e| e.within(format!("{}: example {}", args.examples.display(), index + 1)))?);
     }
     // All inputs are known now, so that no result of one line takes the place of another's input.
@@ -109,9 +111,9 @@ fn plan_all(
 }
 
 fn run_one(args: &Run, manifest: &Manifest, planned: Planned, engine: &mut Engine, work: &mut Work) -> Result<()> {
-    let Planned { settings, clip, output, contact_sheet } = planned;
+    let Planned { settings, mut clip, output, contact_sheet } = planned;
     work.plan(engine, &settings)?;
-    let frames = work.sample(&clip, &settings)?;
+    let frames = work.sample(&mut clip, &settings)?;
     let motion = work.motion(engine, &frames, &settings, !args.cache.no_cache)?;
     let fps = frame_rate(args.fps, manifest)?;
     let results = Results { outputs: &[output], contact_sheet: contact_sheet.as_deref(), fps };

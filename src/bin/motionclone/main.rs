@@ -65,7 +65,7 @@ fn main() -> ExitCode {
 fn perform(command: Command, work: &mut Work) -> Result<()> {
     match command {
         Command::Import(args) => commands::import(args, work),
-        Command::Clone(args) => commands::clone(args, work),
+        Command::Clone(args) => commands::clone(*args, work),
         Command::Extract(args) => commands::extract(args, work),
         Command::Run(args) => list::run(args, work),
         Command::Export(args) => commands::export(&args, work),

@@ -159,8 +159,8 @@ impl Output {
         // One thread and no encoder names: the file depends on the frames alone.
         command.args(["-map_metadata", "-1", "-fflags", "+bitexact", "-flags:v", "+bitexact", "-threads", "1", "-y"]);
         command.arg(ffmpeg::literal(unfinished.path())).stdin(Stdio::piped());
-        let mut running = Running::start(command)?;
-        if let Some(mut input) = running.child.stdin.take() {
+        let running = Running::start(command)?;
+        if let Some(mut input) = running.stdin() {
             for frame in frames.iter() {
                 cancel.check()?;
                 // A broken pipe means that ffmpeg gave up; its complaint says why.
@@ -389,7 +389,7 @@ mod tests {
         for (name, allowed) in [("a.mp4", 6.0), ("a.webm", 6.0), ("a.gif", 12.0), ("frames", 0.0)] {
             let path = folder.path().join(name);
             write(&path, &frames, 8.0).expect(name);
-            assert_eq!(open(&path).expect(name).count, 10, "{name}");
+            assert_eq!(open(&path).expect(name).count(), 10, "{name}");
             let difference = difference(&read(&path, 10, 64, 48).expect(name), &frames);
             assert!(difference <= allowed, "{name}: mean difference {difference}");
         }
@@ -452,7 +452,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("odd.mp4");
         write(&path, &moving_bars(3, 33, 21), 23.976).expect("a written clip");
-        assert_eq!(open(&path).expect("a clip").count, 3);
+        assert_eq!(open(&path).expect("a clip").count(), 3);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use motionclone::Error;
 use motionclone::job;
+use motionclone::media::video::{ReadProgress, ReadStage};
 use serde::Serialize;
 
 /// Without a terminal, a line at most this often within a stage.
@@ -31,6 +32,10 @@ pub enum ProgressFormat {
 pub enum Stage {
     Import,
     Export,
+    /// Listing when a clip's frames are shown.
+    List,
+    /// Reading the chosen frames.
+    Read,
     Load,
     Encode,
     Extract,
@@ -43,6 +48,8 @@ impl Stage {
         match self {
             Self::Import => "importing",
             Self::Export => "copying weights",
+            Self::List => "looking through the clip",
+            Self::Read => "reading the clip",
             Self::Load => "loading networks",
             Self::Encode => "encoding",
             Self::Extract => "extracting motion",
@@ -54,6 +61,7 @@ impl Stage {
     fn unit(self) -> &'static str {
         match self {
             Self::Import | Self::Export => "megabyte",
+            Self::List | Self::Read => "second",
             Self::Encode | Self::Decode => "frame",
             Self::Load | Self::Extract | Self::Denoise => "step",
         }
@@ -89,6 +97,18 @@ impl Progress {
             details.push(format!("{} left", duration(seconds)));
         }
         details.join(", ")
+    }
+}
+
+impl From<&ReadProgress> for Progress {
+    fn from(progress: &ReadProgress) -> Self {
+        let (stage, unit) = match progress.stage {
+            ReadStage::List => (Stage::List, "second"),
+            ReadStage::Decode => (Stage::Read, "second"),
+            ReadStage::Pictures => (Stage::Read, "picture"),
+        };
+        let done = progress.done.max(0.0);
+        Self { unit, ..Self::new(stage, done as u64, progress.total.max(done).ceil() as u64) }
     }
 }
 
@@ -226,8 +246,10 @@ impl Terminal {
         let shown = match &self.display {
             Display::Bar(_) => true,
             Display::Lines => due(LINE_EVERY),
-            // Every step of the engine's stages is worth an event; imports have thousands.
-            Display::Json => !matches!(stage, Stage::Import | Stage::Export) || due(EVENT_EVERY),
+            // Every step of the engine's stages is worth an event; the others have thousands.
+            Display::Json => {
+                !matches!(stage, Stage::Import | Stage::Export | Stage::List | Stage::Read) || due(EVENT_EVERY)
+            }
         };
         if !shown {
             return;

@@ -6,6 +6,7 @@ use motionclone::Cancel;
 use motionclone::Result;
 use motionclone::media::clip::Clip;
 use motionclone::media::frames::Frames;
+use motionclone::media::sampling::Selection;
 use motionclone::onnx::manifest::{Defaults, Manifest};
 use motionclone::settings::FrameRate;
 
@@ -20,12 +21,12 @@ pub fn manifest() -> Manifest {
 
 /// Opens a clip without a way to cancel.
 pub fn open(path: &Path) -> Result<Clip> {
-    Clip::open(path, &Cancel::default())
+    Clip::open(path, &Selection::default(), &mut |_| (), &Cancel::default())
 }
 
 /// Reads so many frames of a clip.
 pub fn read(path: &Path, frames: usize, width: usize, height: usize) -> Result<Frames> {
-    open(path)?.sample(frames, width, height, &Cancel::default())
+    open(path)?.sample(frames, width, height, &mut |_| (), &Cancel::default())
 }
 
 /// Writes a clip.

@@ -1,12 +1,15 @@
 //! The engine at work for the commands: opening it, getting a clip's motion, making the clip.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use motionclone::Cancel;
 use motionclone::media::clip::Clip;
 use motionclone::media::frames::Frames;
-use motionclone::memory::Economy;
+use motionclone::media::sampling::Selection;
+use motionclone::media::video::ReadProgress;
 use motionclone::motion::Motion;
+use motionclone::networks::MemoryStrategy;
 use motionclone::onnx::manifest::Manifest;
 use motionclone::runtime::gigabytes;
 use motionclone::settings::{FrameRate, Settings};
@@ -23,6 +26,8 @@ use crate::terminal::Terminal;
 const WORTH_A_PREDICTION: usize = 16 * 768 * 768;
 /// Bytes of memory below which every job's is predicted.
 const WORTH_KEEPING_WITHIN: u64 = 8 << 30;
+/// A clip that is read within this time needs no progress.
+const SHOWN_AFTER: Duration = Duration::from_secs(1);
 
 /// What every command has at hand.
 pub struct Work {
@@ -55,7 +60,7 @@ impl Work {
     ///
     /// # Errors
     /// When it cannot have as much.
-    pub fn plan(&mut self, engine: &Engine, settings: &Settings) -> Result<()> {
+    pub fn plan(&mut self, engine: &mut Engine, settings: &Settings) -> Result<()> {
         // The prediction makes all graphs, which small jobs should not wait for.
         let pixels = settings.width * settings.height * settings.frames;
         let limit = memory::limit().filter(|limit| pixels > WORTH_A_PREDICTION || *limit < WORTH_KEEPING_WITHIN);
@@ -73,10 +78,10 @@ impl Work {
         }
         if let Some(budget) = engine.memory_budget() {
             let plan = engine.plan(settings)?;
-            let way = match plan.economy {
-                Economy::Nothing => "",
-                Economy::Recompute => ", with the gradient computing again what it needs",
-                Economy::OneByOne => ", with one network at a time",
+            let way = match plan.strategy {
+                MemoryStrategy::KeepAll => "",
+                MemoryStrategy::Rematerialize => ", with the gradient computing again what it needs",
+                MemoryStrategy::ModelOffload => ", with one network at a time",
             };
             let (peak, budget) = (gigabytes(plan.peak), gigabytes(budget));
             self.terminal.notice(format!("about {peak} of a memory budget of {budget}{way}"));
@@ -84,26 +89,33 @@ impl Work {
         Ok(())
     }
 
-    /// Opens a reference clip and says what is wrong with it that does not stop the work.
-    pub fn clip(&mut self, path: &Path) -> Result<Clip> {
-        let clip = Clip::open(path, &self.cancel)?;
-        if let Some(complaint) = &clip.complaint {
-            self.terminal.warn(format!("{}: damaged, ffmpeg says: {complaint}", path.display()));
-        }
+    /// Opens a reference clip and says how it is read, and what is wrong with it that does not stop the work.
+    pub fn clip(&mut self, path: &Path, selection: &Selection) -> Result<Clip> {
+        let Self { terminal, cancel } = self;
+        let opened = Clip::open(path, selection, &mut reading(terminal), cancel);
+        terminal.finish();
+        let mut clip = opened?;
+        std::mem::take(&mut clip.notes).iter().for_each(|note| terminal.notice(note));
+        std::mem::take(&mut clip.warnings).iter().for_each(|warning| terminal.warn(warning));
         Ok(clip)
     }
 
     /// The frames of a clip that a run works with.
-    pub fn sample(&mut self, clip: &Clip, settings: &Settings) -> Result<Frames> {
-        if clip.count < settings.frames {
-            self.terminal.warn(format!(
+    pub fn sample(&mut self, clip: &mut Clip, settings: &Settings) -> Result<Frames> {
+        let Self { terminal, cancel } = self;
+        if clip.count() < settings.frames {
+            terminal.warn(format!(
                 "{}: it has {} frames, {} were asked for; some are repeated",
                 clip.path().display(),
-                clip.count,
+                clip.count(),
                 settings.frames
             ));
         }
-        clip.sample(settings.frames, settings.width, settings.height, &self.cancel)
+        let (frames, width, height) = (settings.frames, settings.width, settings.height);
+        let sampled = clip.sample(frames, width, height, &mut reading(terminal), cancel);
+        terminal.finish();
+        std::mem::take(&mut clip.warnings).iter().for_each(|warning| terminal.warn(warning));
+        sampled
     }
 
     /// The motion of sampled frames: kept from an earlier run, or extracted and kept.
@@ -192,4 +204,14 @@ impl Work {
 fn cache_entry(manifest: &Manifest, settings: &Settings, clip: &Frames, device: &str, keep: bool) -> Option<Entry> {
     let folder: Option<PathBuf> = if keep { cache::folder() } else { None };
     folder.map(|folder| Entry::new(folder, manifest, settings, clip, device))
+}
+
+/// Shows how far the reading of a clip is, once it takes longer than a moment.
+fn reading(terminal: &mut Terminal) -> impl FnMut(ReadProgress) {
+    let begun = Instant::now();
+    move |progress| {
+        if begun.elapsed() >= SHOWN_AFTER {
+            terminal.progress((&progress).into(), "");
+        }
+    }
 }

@@ -13,14 +13,20 @@
 using namespace ofx;
 using Instance = std::unique_ptr<Effect>;
 
-static const char* const FILTER = "OfxImageEffectContextFilter";
-static const char* const GENERAL = "OfxImageEffectContextGeneral";
-static const char* const GENERATOR = "OfxImageEffectContextGenerator";
+static const char* const FILTER = kOfxImageEffectContextFilter;
+static const char* const GENERAL = kOfxImageEffectContextGeneral;
+static const char* const GENERATOR = kOfxImageEffectContextGenerator;
 
 static std::string bundle() {
     const char* bundle = std::getenv("TEST_BUNDLE");
     CHECK(bundle);
     return bundle;
+}
+
+// Where clips are kept: beside the cache, for all scenarios.
+static std::string kept() {
+    const char* cache = std::getenv("MOTIONCLONE_CACHE");
+    return cache ? std::filesystem::path(cache).parent_path() / "kept" : "";
 }
 
 static void pause(int milliseconds) { std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds)); }
@@ -51,6 +57,9 @@ static bool says(Effect& effect, const std::string& part) {
 static void quick(Plugin& plugin, Effect& effect, const std::string& prompt, int steps = 2) {
     plugin.set(effect, "bundle", bundle());
     plugin.set(effect, "device", 1);
+    // This host takes parameters from any thread, which the plugin does not know by its name.
+    plugin.set(effect, "live", 1);
+    plugin.set(effect, "keepFolder", kept());
     plugin.set(effect, "prompt", prompt);
     plugin.set(effect, "width", 64);
     plugin.set(effect, "height", 64);
@@ -107,25 +116,26 @@ static void describe(const std::string& file, const std::string& folder) {
         for (int again = 0; again < 2; again++) {
             plugin.load();
             auto effect = plugin.describe();
-            CHECK(effect->properties.count("OfxImageEffectPropSupportedContexts") == 3);
-            CHECK(effect->properties.count("OfxImageEffectPropSupportedPixelDepths") == 4);
-            CHECK(effect->properties.find("OfxImageEffectPropTemporalClipAccess", 0)->i == 1);
+            CHECK(effect->properties.count(kOfxImageEffectPropSupportedContexts) == 3);
+            CHECK(effect->properties.count(kOfxImageEffectPropSupportedPixelDepths) == 4);
+            CHECK(effect->properties.find(kOfxImageEffectPropTemporalClipAccess, 0)->i == 1);
             for (const char* context : {FILTER, GENERAL, GENERATOR}) {
                 auto described = plugin.describe(context);
                 CHECK(described->clip("Output") && !!described->clip("Source") == (context != GENERATOR));
                 CHECK(!!described->clip("Condition") == (context == GENERAL));
                 for (auto& parameter : described->parameters) {
                     auto& properties = parameter->properties;
-                    CHECK(!properties.text("OfxPropLabel").empty());
-                    if (parameter->type != "OfxParamTypeDouble" && parameter->type != "OfxParamTypeInteger") continue;
-                    auto value = [&](const char* end) {
-                        const Value* found = properties.find(std::string("OfxParamProp") + end, 0);
+                    CHECK(!properties.text(kOfxPropLabel).empty());
+                    if (parameter->type != kOfxParamTypeDouble && parameter->type != kOfxParamTypeInteger) continue;
+                    auto value = [&](const char* name) {
+                        const Value* found = properties.find(name, 0);
                         CHECK(found);
                         return is_double(*parameter) ? found->d : double(found->i);
                     };
-                    CHECK(value("Min") <= value("DisplayMin") && value("DisplayMin") < value("DisplayMax"));
-                    CHECK(value("DisplayMax") <= value("Max") && value("Min") <= value("Default"));
-                    CHECK(value("Default") <= value("Max"));
+                    double least = value(kOfxParamPropMin), most = value(kOfxParamPropMax);
+                    double low = value(kOfxParamPropDisplayMin), high = value(kOfxParamPropDisplayMax);
+                    double initial = value(kOfxParamPropDefault);
+                    CHECK(least <= low && low < high && high <= most && least <= initial && initial <= most);
                 }
                 if (context == GENERAL && !folder.empty()) draw_page(*described, folder + "/parameters.svg");
             }
@@ -144,15 +154,15 @@ static void parameters(const std::string& file, const std::string&) {
         for (auto& parameter : effect->parameters) names.push_back(parameter->name);
         for (auto& name : names) {
             Parameter& parameter = effect->parameter(name);
-            if (parameter.type == "OfxParamTypeInteger" || is_double(parameter)) {
-                for (const char* end : {"OfxParamPropMin", "OfxParamPropMax", "OfxParamPropDefault"}) {
+            if (parameter.type == kOfxParamTypeInteger || is_double(parameter)) {
+                for (const char* end : {kOfxParamPropMin, kOfxParamPropMax, kOfxParamPropDefault}) {
                     const Value& value = *parameter.properties.find(end, 0);
                     plugin.set(*effect, name, is_double(parameter) ? value.d : double(value.i));
                 }
-            } else if (parameter.type == "OfxParamTypeChoice") {
-                int count = parameter.properties.count("OfxParamPropChoiceOption");
+            } else if (parameter.type == kOfxParamTypeChoice) {
+                int count = parameter.properties.count(kOfxParamPropChoiceOption);
                 for (int choice = -1; choice <= count; choice++) plugin.set(*effect, name, choice);
-                plugin.set(*effect, name, parameter.properties.find("OfxParamPropDefault", 0)->i);
+                plugin.set(*effect, name, parameter.properties.find(kOfxParamPropDefault, 0)->i);
             } else if (is_text(parameter)) {
                 for (const char* value : {"%s%n", "../../etc/passwd", "\xff\xfe", ""}) plugin.set(*effect, name, value);
             } else {
@@ -165,7 +175,7 @@ static void parameters(const std::string& file, const std::string&) {
         plugin.change(*effect, "randomise");
         CHECK(number(*effect, "seed") != seed && number(*effect, "seed") >= 0);
         plugin.set(*effect, "mode", 1);
-        CHECK(effect->parameter("imageFile").properties.find("OfxParamPropEnabled", 0)->i == 1);
+        CHECK(effect->parameter("imageFile").properties.find(kOfxParamPropEnabled, 0)->i == 1);
         plugin.set(*effect, "quality", 0);
         CHECK(number(*effect, "steps") == 25 && number(*effect, "guidanceSteps") == 12);
         plugin.destroy(effect);
@@ -199,6 +209,31 @@ static void source(const std::string& file, const std::string&) {
         plugin.destroy(effect);
     }
     plugin.unload();
+}
+
+// A project as its host keeps it.
+using Project = std::map<std::string, Value>;
+static Project read_project(const std::string& file) {
+    Project saved;
+    std::ifstream project(file);
+    std::string line;
+    while (std::getline(project, line)) {
+        std::istringstream words(line);
+        std::string name;
+        Value value;
+        std::getline(words, name, '\t');
+        words >> value.i >> value.d;
+        words.get();
+        std::getline(words, value.s);
+        saved[name] = value;
+    }
+    CHECK(!saved.empty());
+    return saved;
+}
+static void write_project(Effect& effect, const std::string& file) {
+    std::ofstream project(file);
+    for (auto& parameter : effect.parameters)
+        project << parameter->name << '\t' << parameter->value.i << '\t' << parameter->value.d << '\t' << parameter->value.s << '\n';
 }
 
 // A clip is made, shown at its times in any order and form, and is what the command line makes.
@@ -316,57 +351,261 @@ static void clone(const std::string& file, const std::string& folder) {
     CHECK(says(*other, "4 frames at 64x64") && number(*other, "motionFrom") == 1);
     generate(plugin, *other);
     CHECK(rgb(*plugin.render(*other, 2)) == frames[2]);
-    // What the project keeps; the next scenario opens it.
-    {
-        std::ofstream project(folder + "/project.txt");
-        for (auto& parameter : effect->parameters)
-            project << parameter->name << '\t' << parameter->value.i << '\t' << parameter->value.d << '\t' << parameter->value.s << '\n';
-    }
+    // What the project keeps; the scenario reopen opens it.
+    write_project(*effect, folder + "/project.txt");
     plugin.destroy(effect);
     plugin.destroy(other);
     plugin.unload();
 }
 
-// The project of the scenario before, with the cache and without it.
+// The project of the scenario before: with all of its files, with an emptied cache, and with nothing left of the clip.
 static void reopen(const std::string& file, const std::string& folder) {
-    std::map<std::string, Value> saved;
-    std::ifstream project(folder + "/project.txt");
-    std::string line;
-    while (std::getline(project, line)) {
-        std::istringstream words(line);
-        std::string name;
-        Value value;
-        std::getline(words, name, '\t');
-        words >> value.i >> value.d;
-        words.get();
-        std::getline(words, value.s);
-        saved[name] = value;
-    }
+    Project saved = read_project(folder + "/project.txt");
     std::ifstream result(folder + "/clone.rgb", std::ios::binary);
     std::vector<char> wanted((std::istreambuf_iterator<char>(result)), {});
+    auto is_wanted = [&](Image& image) {
+        auto bytes = rgb(image);
+        return std::equal(bytes.begin(), bytes.end(), reinterpret_cast<uint8_t*>(wanted.data()));
+    };
     setup.pixel = waves;
-    {
+    for (bool cached : {true, false}) {
+        if (!cached) std::filesystem::remove_all(std::getenv("MOTIONCLONE_CACHE"));
         Plugin plugin(file);
         plugin.load();
         auto effect = plugin.create(GENERAL, saved);
-        CHECK(finished(*effect));
-        auto bytes = rgb(*plugin.render(*effect, 0));
-        CHECK(std::equal(bytes.begin(), bytes.end(), reinterpret_cast<uint8_t*>(wanted.data())));
+        CHECK(finished(*effect) && is_wanted(*plugin.render(*effect, 0)));
         plugin.destroy(effect);
         plugin.unload();
     }
     std::filesystem::remove_all(std::getenv("MOTIONCLONE_CACHE"));
+    std::filesystem::remove_all(kept());
+    {
+        Plugin plugin(file);
+        plugin.load();
+        auto effect = plugin.create(GENERAL, saved);
+        CHECK(says(*effect, "no longer there"));
+        // Somebody looks at it: an error, once, and no picture that could be taken for footage.
+        setup.fails = true;
+        for (int time : {0, 1, 2}) {
+            auto image = plugin.render(*effect, time);
+            CHECK(!plugin.was_identity && !is_source(*image, time));
+        }
+        CHECK(counts.persistent == 1 && counts.last_message.find("no longer there") != std::string::npos);
+        // Cancel and a clone that fails do not make the project forget it.
+        std::string result = text(*effect, "result");
+        plugin.change(*effect, "cancel");
+        plugin.set(*effect, "topK", 200);
+        plugin.change(*effect, "generate");
+        CHECK(within(60, [&] { return says(*effect, "200"); }) && text(*effect, "result") == result);
+        plugin.render(*effect, 0);
+        // Nobody looks at it, and the parameters are not those of the clip any more.
+        setup.interactive = false;
+        plugin.render(*effect, 0);
+        plugin.change(*effect, "update");
+        CHECK(says(*effect, "changed since"));
+        plugin.set(*effect, "topK", 1);
+        plugin.set(*effect, "whenMissing", 1);
+        plugin.render(*effect, 0);
+        setup.fails = false;
+        plugin.set(*effect, "whenMissing", 2);
+        CHECK(is_source(*plugin.render(*effect, 0), 0) && plugin.was_identity);
+        plugin.destroy(effect);
+        plugin.unload();
+    }
+    // The same clip is made again where nobody looks, and when it is asked for.
+    for (bool batch : {true, false}) {
+        std::filesystem::remove_all(std::getenv("MOTIONCLONE_CACHE"));
+        std::filesystem::remove_all(kept());
+        Plugin plugin(file);
+        plugin.load();
+        auto effect = plugin.create(GENERAL, saved);
+        setup.interactive = !batch;
+        if (!batch) generate(plugin, *effect);
+        CHECK(is_wanted(*plugin.render(*effect, 0)));
+        plugin.destroy(effect);
+        plugin.unload();
+    }
+}
+
+// Parameters alone are enough: the clip is made when it is rendered, by several renders at once, and is there again in
+// another session.
+static void make(const std::string& file, const std::string& folder) {
+    std::ifstream result(folder + "/clone.rgb", std::ios::binary);
+    std::vector<char> wanted((std::istreambuf_iterator<char>(result)), {});
+    std::filesystem::remove_all(std::getenv("MOTIONCLONE_CACHE"));
+    std::filesystem::remove_all(kept());
+    setup.pixel = waves;
+    setup.name = "MLT";
+    setup.background = true;
+    setup.temporal = false;
+    setup.messages = Setup::NONE;
+    setup.progress1 = setup.progress2 = false;
+    auto values = [&](Effect& effect) {
+        auto set = [&](const char* name, double number) {
+            effect.parameter(name).value.i = int(number);
+            effect.parameter(name).value.d = number;
+        };
+        for (const char* name : {"width", "height"}) set(name, 64);
+        set("device", 1), set("frames", 4), set("steps", 12), set("guidanceSteps", 6), set("warmUp", 0), set("coolUp", 0);
+        set("make", 1);
+        effect.parameter("prompt").value.s = "ground";
+        effect.parameter("bundle").value.s = bundle();
+        effect.parameter("referenceFile").value.s = folder + "/images/00.bmp";
+        effect.parameter("keepFolder").value.s = kept();
+    };
+    for (int session = 0; session < 2; session++) {
+        Plugin plugin(file);
+        plugin.load();
+        auto described = plugin.describe(FILTER);
+        CHECK(!described->parameter("result").properties.find(kOfxParamPropSecret, 0)->i);
+        CHECK(described->parameter("refresh").properties.find(kOfxParamPropSecret, 0)->i);
+        {
+            auto effect = plugin.create(FILTER);
+            CHECK(!says(*effect, "press"));
+            effect->parameter("make").value.i = 1;
+            effect->parameter("bundle").value.s = bundle();
+            setup.fails = true;
+            CHECK(!is_source(*plugin.render(*effect, 0), 0) && !plugin.was_identity);
+            plugin.change(*effect, "update");
+            CHECK(says(*effect, "Reference file"));
+            setup.fails = false;
+            plugin.destroy(effect);
+        }
+        // An instance a frame, each on a thread of its own.
+        auto begin = std::chrono::steady_clock::now();
+        std::vector<std::thread> threads;
+        std::atomic<int> right{0};
+        for (int frame : {0, 2, 4, 7})
+            threads.emplace_back([&, frame] {
+                auto effect = plugin.create(FILTER);
+                values(*effect);
+                effect->output = std::make_unique<Image>(setup.format, Range{0, 0, 64, 64}, Range{0, 0, 64, 64}, 1);
+                Properties in;
+                in.set(kOfxPropTime, {double(frame)});
+                in.set(kOfxImageEffectPropRenderScale, {1, 1});
+                in.set(kOfxImageEffectPropRenderWindow, {0, 0, 64, 64});
+                CHECK(plugin.act(kOfxImageEffectActionRender, effect.get(), &in) == OK);
+                auto bytes = rgb(*effect->output);
+                size_t index = frame == 7 ? 3 : size_t(frame) / 2;
+                right += std::equal(bytes.begin(), bytes.end(), reinterpret_cast<uint8_t*>(wanted.data()) + index * bytes.size());
+                effect->output.reset();
+                plugin.destroy(effect);
+            });
+        for (auto& thread : threads) thread.join();
+        CHECK(right == 4);
+        // The second time it is taken from where it is kept, whatever became of the cache.
+        if (session) CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(1));
+        std::filesystem::remove_all(std::getenv("MOTIONCLONE_CACHE"));
+        // A host that does not want the render any more gets it back at once.
+        auto effect = plugin.create(FILTER);
+        values(*effect);
+        effect->parameter("prompt").value.s = "long " + std::to_string(session);
+        effect->parameter("steps").value.i = 1000;
+        setup.abort_after = counts.aborts + 3;
+        begin = std::chrono::steady_clock::now();
+        plugin.render(*effect, 0);
+        CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(2));
+        setup.abort_after = -1;
+        plugin.destroy(effect);
+        plugin.unload();
+    }
+    // Nowhere to keep it: it says so and is shown.
+    setup.messages = Setup::V2;
     Plugin plugin(file);
     plugin.load();
-    auto effect = plugin.create(GENERAL, saved);
-    CHECK(says(*effect, "no longer in the cache"));
-    CHECK(is_source(*plugin.render(*effect, 0), 0));
-    // The same clip is made again.
-    if (std::getenv("TEST_BUNDLE")) {
-        generate(plugin, *effect);
-        auto bytes = rgb(*plugin.render(*effect, 0));
-        CHECK(std::equal(bytes.begin(), bytes.end(), reinterpret_cast<uint8_t*>(wanted.data())));
+    auto effect = plugin.create(FILTER);
+    values(*effect);
+    effect->parameter("prompt").value.s = "nowhere";
+    effect->parameter("steps").value.i = 1;
+    effect->parameter("guidanceSteps").value.i = 0;
+    effect->parameter("keepFolder").value.s = effect->parameter("cacheFolder").value.s = folder + "/reference.rgb";
+    int messages = counts.persistent;
+    auto first = rgb(*plugin.render(*effect, 0));
+    CHECK(!is_source(*plugin.render(*effect, 0), 0) && rgb(*plugin.render(*effect, 0)) == first);
+    CHECK(counts.persistent == messages + 1 && counts.last_message.find("cannot be kept") != std::string::npos);
+    plugin.destroy(effect);
+    plugin.unload();
+}
+
+// Straight and premultiplied pictures of the same colours give the same clip, in every depth.
+static void alpha(const std::string& file, const std::string&) {
+    Plugin plugin(file);
+    plugin.load();
+    setup.pixel = waves;
+    auto effect = plugin.create(FILTER);
+    quick(plugin, *effect, "alpha", 1);
+    std::set<std::string> results;
+    for (Depth depth : {BYTE, FLOAT})
+        for (int alpha : {255, 128})
+            for (bool premultiplied : {false, true}) {
+                setup.format = {depth, 4, true, 0, premultiplied};
+                // Colours that survive the multiplication in 8 bits.
+                setup.pixel = [=](int time, int x, int y, int channel) {
+                    float opacity = float(alpha) / 255;
+                    float colour = (x / 8 + y / 8 + time + channel) % 2 ? 1.f : 0.f;
+                    return channel == 3 ? opacity : colour * (premultiplied ? opacity : 1);
+                };
+                plugin.change(*effect, "generate");
+                CHECK(within(60, [&] { return finished(*effect) && text(*effect, "result").size() == 32; }));
+                results.insert(text(*effect, "result"));
+            }
+    CHECK(results.size() == 1);
+    // Nothing is to be seen where there is nothing.
+    setup.pixel = [](int time, int x, int, int channel) { return channel == 3 ? float(x > 3) : float((x + time) % 2 && x > 3); };
+    std::set<std::string> empty;
+    for (bool premultiplied : {false, true}) {
+        setup.format.premultiplied = premultiplied;
+        plugin.change(*effect, "generate");
+        CHECK(within(60, [&] { return finished(*effect) && text(*effect, "result").size() == 32; }));
+        empty.insert(text(*effect, "result"));
     }
+    CHECK(empty.size() == 1 && *empty.begin() != *results.begin());
+    plugin.destroy(effect);
+    plugin.unload();
+}
+
+// Nothing is set outside the actions in which the standard allows it, unless the user says so.
+static void standard(const std::string& file, const std::string&) {
+    setup.pixel = waves;
+    Plugin plugin(file);
+    CHECK(plugin.major() == 1);
+    plugin.load();
+    auto described = plugin.describe();
+    CHECK(described->properties.find(kOfxPropVersion, 0)->i == int(plugin.major()));
+    CHECK(!described->properties.text(kOfxPropVersionLabel).empty());
+    auto effect = plugin.create(FILTER);
+    quick(plugin, *effect, "standard", 2);
+    plugin.set(*effect, "live", 0);
+    plugin.change(*effect, "generate");
+    auto sets = [&] {
+        int all = 0;
+        Guard guard(ofx::lock);
+        for (auto& parameter : effect->parameters) all += parameter->sets;
+        return all;
+    };
+    int before = sets();
+    CHECK(within(60, [&] { return !is_source(*plugin.render(*effect, 1), 1); }));
+    CHECK(sets() == before && !finished(*effect));
+    // The next action tells it.
+    plugin.act(kOfxActionBeginInstanceChanged, effect.get());
+    CHECK(finished(*effect) && text(*effect, "result").size() == 32);
+    // Threads are the host's where it lends them.
+    plugin.destroy(effect);
+    plugin.unload();
+    setup.threads = true;
+    setup.region = {0, 0, 640, 640};
+    plugin.load();
+    effect = plugin.create(FILTER);
+    quick(plugin, *effect, "standard", 2);
+    plugin.set(*effect, "wait", 1);
+    generate(plugin, *effect);
+    plugin.render(*effect, 1);
+    CHECK(threads_lent == 3);
+    // The same frame for every time is no motion.
+    setup.frozen = true;
+    plugin.set(*effect, "prompt", "frozen");
+    plugin.change(*effect, "generate");
+    CHECK(says(*effect, "the same picture"));
     plugin.destroy(effect);
     plugin.unload();
 }
@@ -609,12 +848,12 @@ static void bench(const std::string& file, const std::string&) {
         std::vector<double> times;
         for (int round = 0; round < 40; round++) {
             Properties in;
-            in.set("OfxPropTime", {double(round % 8)});
-            in.set("OfxImageEffectPropRenderScale", {1, 1});
-            in.set("OfxImageEffectPropRenderWindow", {0, 0, 1920, 1080});
+            in.set(kOfxPropTime, {double(round % 8)});
+            in.set(kOfxImageEffectPropRenderScale, {1, 1});
+            in.set(kOfxImageEffectPropRenderWindow, {0, 0, 1920, 1080});
             effect->output = std::make_unique<Image>(setup.format, Range{0, 0, 1920, 1080}, Range{0, 0, 1920, 1080}, 1);
             auto begin = std::chrono::steady_clock::now();
-            CHECK(plugin.act("OfxImageEffectActionRender", effect.get(), &in) == OK);
+            CHECK(plugin.act(kOfxImageEffectActionRender, effect.get(), &in) == OK);
             times.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count());
         }
         std::sort(times.begin(), times.end());
@@ -633,6 +872,7 @@ int main(int count, char** words) {
     const std::map<std::string, void (*)(const std::string&, const std::string&)> scenarios = {
         {"describe", describe}, {"parameters", parameters}, {"source", source},         {"clone", clone},
         {"reopen", reopen},     {"cancel", cancel},         {"hosts", hosts},           {"conditions", conditions},
+        {"make", make},         {"alpha", alpha},           {"standard", standard},
         {"missing", missing},   {"no-runtime", no_runtime}, {"installed", installed},   {"bench", bench},
     };
     auto scenario = scenarios.find(count > 2 ? words[2] : "");

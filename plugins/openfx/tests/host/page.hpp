@@ -34,29 +34,29 @@ class Page {
     }
     void row(const Parameter& parameter) {
         const Properties& properties = parameter.properties;
-        std::string label = properties.text("OfxPropLabel");
-        if (parameter.type == "OfxParamTypePushButton") {
+        std::string label = properties.text(kOfxPropLabel);
+        if (parameter.type == kOfxParamTypePushButton) {
             box(220, 140, "#55555e");
             text(290, label, "#fff' text-anchor='middle");
         } else {
             text(208, label, "#ccc' text-anchor='end");
-            if (parameter.type == "OfxParamTypeInteger") {
+            if (parameter.type == kOfxParamTypeInteger) {
                 number(properties, &Value::i);
-            } else if (parameter.type == "OfxParamTypeDouble") {
+            } else if (parameter.type == kOfxParamTypeDouble) {
                 number(properties, &Value::d);
-            } else if (parameter.type == "OfxParamTypeBoolean") {
-                bool on = properties.find("OfxParamPropDefault", 0)->i;
+            } else if (parameter.type == kOfxParamTypeBoolean) {
+                bool on = properties.find(kOfxParamPropDefault, 0)->i;
                 box(220, 18, "#222226");
                 if (on) text(229, "\u2713", "#8cf' text-anchor='middle");
-            } else if (parameter.type == "OfxParamTypeChoice") {
+            } else if (parameter.type == kOfxParamTypeChoice) {
                 box(220, 240, "#222226");
-                int chosen = properties.find("OfxParamPropDefault", 0)->i;
-                text(230, properties.find("OfxParamPropChoiceOption", chosen)->s, "#eee");
+                int chosen = properties.find(kOfxParamPropDefault, 0)->i;
+                text(230, properties.find(kOfxParamPropChoiceOption, chosen)->s, "#eee");
                 text(450, "\u25be", "#aaa' text-anchor='end");
             } else {
-                std::string mode = properties.text("OfxParamPropStringMode");
-                bool lines = mode == "OfxParamStringIsMultiLine", label_only = mode == "OfxParamStringIsLabel";
-                bool path = mode == "OfxParamStringIsFilePath" || mode == "OfxParamStringIsDirectoryPath";
+                std::string mode = properties.text(kOfxParamPropStringMode);
+                bool lines = mode == kOfxParamStringIsMultiLine, label_only = mode == kOfxParamStringIsLabel;
+                bool path = mode == kOfxParamStringIsFilePath || mode == kOfxParamStringIsDirectoryPath;
                 if (label_only) {
                     text(220, "Ready: write a prompt, then press Generate.", "#8cf");
                 } else {
@@ -91,10 +91,10 @@ class Page {
     template <class T>
     void number(const Properties& properties, T Value::* member) {
         auto value = [&](const char* name) { return double(properties.find(name, 0)->*member); };
-        double low = value("OfxParamPropDisplayMin"), high = value("OfxParamPropDisplayMax");
-        double place = std::fmin(std::fmax((value("OfxParamPropDefault") - low) / (high - low), 0), 1);
+        double low = value(kOfxParamPropDisplayMin), high = value(kOfxParamPropDisplayMax);
+        double place = std::fmin(std::fmax((value(kOfxParamPropDefault) - low) / (high - low), 0), 1);
         box(220, 80, "#222226");
-        text(292, shown(value("OfxParamPropDefault")), "#eee' text-anchor='end");
+        text(292, shown(value(kOfxParamPropDefault)), "#eee' text-anchor='end");
         body_ << "<rect x='316' y='" << y_ + 9 << "' width='220' height='4' fill='#111'/>"
               << "<circle cx='" << 316 + int(220 * place) << "' cy='" << y_ + 11 << "' r='6' fill='#8cf'/>";
         text(546, shown(low) + " \u2013 " + shown(high), "#888");
@@ -107,10 +107,10 @@ class Page {
 inline void draw_page(const Effect& effect, const std::string& file) {
     Page page;
     for (auto& group : effect.parameters) {
-        if (group->type != "OfxParamTypeGroup" || group->properties.find("OfxParamPropSecret", 0)->i) continue;
-        page.group(group->properties.text("OfxPropLabel"));
+        if (group->type != kOfxParamTypeGroup || group->properties.find(kOfxParamPropSecret, 0)->i) continue;
+        page.group(group->properties.text(kOfxPropLabel));
         for (auto& parameter : effect.parameters)
-            if (parameter->properties.text("OfxParamPropParent") == group->name) page.row(*parameter);
+            if (parameter->properties.text(kOfxParamPropParent) == group->name) page.row(*parameter);
     }
     page.write(file);
 }
