@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::setting::{Model, Setting};
+use super::model::Model;
+use super::table::{Setting, Settings, settings};
 use super::value::Value;
-use super::{Control, IMAGE_SEED, Settings, settings};
+use super::{Control, IMAGE_SEED};
 use crate::error::Result;
 
 /// What a user chose; everything else is the model's own.

@@ -2,7 +2,7 @@
 
 use motionclone_onnx::manifest::Defaults;
 
-use super::{Model, Settings};
+use super::model::Model;
 
 /// A compromise between time and quality, in steps of the model's own: a lower one never takes longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -43,21 +43,15 @@ impl Quality {
     }
 }
 
-impl Settings {
-    /// Sets the number of steps, and the model's own shares of them for guidance, warm-up and cool-down. What the model
-    /// has at all stays at least one step.
-    pub fn set_steps(&mut self, steps: usize, defaults: &Defaults) {
-        let share = |own: usize| {
-            let exact = own as u128 * steps as u128;
-            let whole = defaults.steps.max(1) as u128;
-            let rounded = usize::try_from((2 * exact + whole) / (2 * whole)).unwrap_or(usize::MAX);
-            rounded.max(usize::from(own > 0))
-        };
-        self.steps = steps;
-        self.guidance_steps = share(defaults.guidance_steps);
-        self.warm_up = share(defaults.warm_up);
-        self.cool_up = share(defaults.cool_up);
-    }
+/// The steps of guidance, warm-up and cool-down that a number of steps takes in a model's own proportion. What the model
+/// has at all stays at least one step.
+pub fn shares(steps: usize, defaults: &Defaults) -> [usize; 3] {
+    [defaults.guidance_steps, defaults.warm_up, defaults.cool_up].map(|own| {
+        let exact = own as u128 * steps as u128;
+        let whole = defaults.steps.max(1) as u128;
+        let rounded = usize::try_from((2 * exact + whole) / (2 * whole)).unwrap_or(usize::MAX);
+        rounded.max(usize::from(own > 0))
+    })
 }
 
 #[cfg(test)]
@@ -67,6 +61,7 @@ mod tests {
     use motionclone_onnx::manifest::Manifest;
 
     use super::*;
+    use crate::settings::Settings;
 
     /// The embedded model's manifest with other steps.
     fn manifest(steps: usize, guidance: usize, ramp: usize) -> Manifest {
@@ -77,7 +72,7 @@ mod tests {
         manifest
     }
 
-    fn shares(manifest: &Manifest, steps: usize) -> [usize; 4] {
+    fn taken(manifest: &Manifest, steps: usize) -> [usize; 4] {
         let mut settings = Settings::new(&manifest.defaults, "");
         settings.set_steps(steps, &manifest.defaults);
         [settings.steps, settings.guidance_steps, settings.warm_up, settings.cool_up]
@@ -86,12 +81,12 @@ mod tests {
     #[test]
     fn steps_take_their_shares_along() {
         let published = manifest(100, 50, 10);
-        assert_eq!(shares(&published, 40), [40, 20, 4, 4]);
-        assert_eq!(shares(&published, 100), [100, 50, 10, 10]);
-        assert_eq!(shares(&published, 1000), [1000, 500, 100, 100]);
-        assert_eq!(shares(&published, 1), [1, 1, 1, 1]);
-        assert_eq!(shares(&manifest(24, 16, 2), 10), [10, 7, 1, 1]);
-        assert_eq!(shares(&manifest(24, 0, 0), 10), [10, 0, 0, 0]);
+        assert_eq!(taken(&published, 40), [40, 20, 4, 4]);
+        assert_eq!(taken(&published, 100), [100, 50, 10, 10]);
+        assert_eq!(taken(&published, 1000), [1000, 500, 100, 100]);
+        assert_eq!(taken(&published, 1), [1, 1, 1, 1]);
+        assert_eq!(taken(&manifest(24, 16, 2), 10), [10, 7, 1, 1]);
+        assert_eq!(taken(&manifest(24, 0, 0), 10), [10, 0, 0, 0]);
     }
 
     /// A guided step takes at least as long as one that is not, so fewer of both never take longer.
@@ -100,7 +95,7 @@ mod tests {
         for steps in (1..=60_usize).chain([100, 300, 501, 999, 1000]) {
             for guidance in [0, 1, steps / 3, steps / 2, steps.saturating_sub(1), steps] {
                 let manifest = manifest(steps, guidance, guidance / 3);
-                let of = |quality: Quality| shares(&manifest, quality.steps(&Model::from(&manifest)));
+                let of = |quality: Quality| taken(&manifest, quality.steps(&Model::from(&manifest)));
                 let [draft, standard, best] = Quality::ALL.map(of);
                 assert_eq!(standard, [steps, guidance, guidance / 3, guidance / 3]);
                 for (lower, higher) in [(draft, standard), (standard, best)] {
