@@ -203,7 +203,8 @@ pub fn shape(settings: &Settings, fps: FrameRate) -> ClipShape {
 
 /// Checks that motions are not kept among the inputs.
 pub fn check_cache(keep: bool, places: &Places) -> Result<()> {
-    cache::folder().filter(|_| keep).map_or(Ok(()), |folder| places.keeps(&folder))
+    let Some(folder) = cache::folder().filter(|_| keep) else { return Ok(()) };
+    places.keeps(&folder).map_err(|e| e.within("the folder of kept motions (MOTIONCLONE_CACHE)"))
 }
 
 fn load_motion(path: &Path, manifest: &Manifest, settings: &Settings) -> Result<Motion> {
