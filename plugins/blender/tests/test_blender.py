@@ -637,6 +637,14 @@ class Media(Case):
             self.scene.sequence_editor.active_strip = strip
             self.refused(bpy.ops.motionclone.clone, "film is offline", "film.mkv")
 
+    def test_broken_media_are_refused(self):
+        (self.folder / "broken.mkv").write_bytes(b"no movie" * 100)
+        self.movie().filepath = str(self.folder / "broken.mkv")
+        self.refused(bpy.ops.motionclone.clone, "film cannot be read", "broken.mkv")
+        self.images()
+        (self.folder / "0007.png").write_bytes(b"no picture")
+        self.failed("bar cannot be read", "0007.png")
+
     def test_media_that_go_offline_meanwhile(self):
         self.images()
         bpy.ops.motionclone.clone()

@@ -22,12 +22,12 @@ use crate::output::{self, Output};
 use crate::sheet::contact_sheet;
 use crate::terminal::Terminal;
 
+/// A clip that is read within this time needs no progress.
+const SHOWN_AFTER: Duration = Duration::from_secs(1);
 /// Pixels of a job's frames from which on its memory is predicted.
 const WORTH_A_PREDICTION: usize = 16 * 768 * 768;
 /// Bytes of memory below which every job's is predicted.
 const WORTH_KEEPING_WITHIN: u64 = 8 << 30;
-/// A clip that is read within this time needs no progress.
-const SHOWN_AFTER: Duration = Duration::from_secs(1);
 
 /// What every command has at hand.
 pub struct Work {
