@@ -1,7 +1,7 @@
 /*
  * motionclone: a new clip that moves like the one you give it.
  *
- * This file is made from src/capi/mod.rs by `cargo xtask header`; do not edit it.
+ * This file is made from src/abi/types.rs and src/capi by `cargo xtask header`; do not edit it.
  *
  * In short: make an engine from a bundle, get settings from it, start a job with a clip, look at its progress, take its
  * frames, destroy both. examples/c/clone.c does that.
@@ -25,12 +25,22 @@
  * cannot tell more of a pointer than that it is NULL or misaligned, which is refused with
  * MOTIONCLONE_STATUS_INVALID_ARGUMENT. Nothing that the library returns is freed with free().
  *
+ * Floating point. Calls compute in the default environment, whatever traps, rounding or treatment of small numbers the
+ * host has set, and give the host's own back.
+ *
  * Texts are UTF-8 and end with a zero byte.
  *
  * Threads. Every function may be called from any thread at any time, on the same objects too, but for the few that wait
  * (motionclone_engine_destroy, motionclone_job_wait, motionclone_shutdown), which must not be called from a log function
  * on an engine's thread. An engine works on a thread of its own, one job after another in the order in which they were
- * started; engines work at the same time. After fork() only the process that made an engine can use it.
+ * started; engines work at the same time.
+ *
+ * fork(). Once the library has made an engine or listed devices, it belongs to that process. In one that is forked from
+ * it, calls that use objects are refused with MOTIONCLONE_STATUS_WRONG_PROCESS, and destroying does nothing.
+ *
+ * The end. At exit everything is cancelled; that takes two seconds at most. Where a device or a log function hangs
+ * longer, the process ends with its status without running the exit handlers that were registered before the library
+ * was used.
  */
 
 #ifndef MOTIONCLONE_H
@@ -489,6 +499,11 @@ typedef struct {
 } motionclone_device;
 
 /**
+ * An engine: a model on a device, with one thread of its own. 0 is no engine.
+ */
+typedef uint64_t motionclone_engine;
+
+/**
  * Frames in the host's memory. The library reads from them or writes into them during the call that they are given
  * to, and keeps no pointer.
  *
@@ -673,9 +688,14 @@ typedef struct {
 } motionclone_settings;
 
 /**
- * An engine: a model on a device, with one thread of its own. 0 is no engine.
+ * An extraction or a clone, waiting, running or ended. 0 is no job.
  */
-typedef uint64_t motionclone_engine;
+typedef uint64_t motionclone_job;
+
+/**
+ * The motion of a clip. 0 is no motion.
+ */
+typedef uint64_t motionclone_motion;
 
 /**
  * How a job stands.
@@ -757,16 +777,6 @@ typedef struct {
   uint64_t seed;
 } motionclone_motion_info;
 
-/**
- * An extraction or a clone, waiting, running or ended. 0 is no job.
- */
-typedef uint64_t motionclone_job;
-
-/**
- * The motion of a clip. 0 is no motion.
- */
-typedef uint64_t motionclone_motion;
-
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -823,53 +833,6 @@ motionclone_status motionclone_engine_options_init(motionclone_engine_options *o
  * INVALID_ARGUMENT: device is NULL. INVALID_STRUCT_SIZE: struct_size is another one.
  */
 motionclone_status motionclone_device_init(motionclone_device *device, size_t struct_size);
-
-/**
- * Fills frames with defaults: RGB of 8 bit in sRGB, rows from the top, no gaps, no memory, and no size.
- *
- * `struct_size` is sizeof(motionclone_frames). Any thread.
- *
- * INVALID_ARGUMENT: frames is NULL. INVALID_STRUCT_SIZE: struct_size is another one.
- */
-motionclone_status motionclone_frames_init(motionclone_frames *frames, size_t struct_size);
-
-/**
- * Fills an image with defaults: no pixels, at frame 0.
- *
- * `struct_size` is sizeof(motionclone_image). Any thread.
- *
- * INVALID_ARGUMENT: image is NULL. INVALID_STRUCT_SIZE: struct_size is another one.
- */
-motionclone_status motionclone_image_init(motionclone_image *image, size_t struct_size);
-
-/**
- * Fills settings with the defaults of an engine's model; texts are NULL, and there are no images.
- *
- * `struct_size` is sizeof(motionclone_settings). Any thread.
- *
- * INVALID_ARGUMENT: settings is NULL. INVALID_STRUCT_SIZE: struct_size is another one. INVALID_HANDLE: engine is none.
- */
-motionclone_status motionclone_settings_init(motionclone_settings *settings,
-                                             size_t struct_size,
-                                             motionclone_engine engine);
-
-/**
- * Fills progress with zeros, to be filled by motionclone_job_progress.
- *
- * `struct_size` is sizeof(motionclone_progress). Any thread.
- *
- * INVALID_ARGUMENT: progress is NULL. INVALID_STRUCT_SIZE: struct_size is another one.
- */
-motionclone_status motionclone_progress_init(motionclone_progress *progress, size_t struct_size);
-
-/**
- * Fills a motion's info with zeros, to be filled by motionclone_motion_info_get.
- *
- * `struct_size` is sizeof(motionclone_motion_info). Any thread.
- *
- * INVALID_ARGUMENT: info is NULL. INVALID_STRUCT_SIZE: struct_size is another one.
- */
-motionclone_status motionclone_motion_info_init(motionclone_motion_info *info, size_t struct_size);
 
 /**
  * Lists the devices that an engine can be made on: the CPU first, then every CUDA device that works. Loads ONNX
@@ -965,6 +928,15 @@ motionclone_status motionclone_job_clone_motion(motionclone_engine engine,
                                                 motionclone_job *job);
 
 /**
+ * Fills progress with zeros, to be filled by motionclone_job_progress.
+ *
+ * `struct_size` is sizeof(motionclone_progress). Any thread.
+ *
+ * INVALID_ARGUMENT: progress is NULL. INVALID_STRUCT_SIZE: struct_size is another one.
+ */
+motionclone_status motionclone_progress_init(motionclone_progress *progress, size_t struct_size);
+
+/**
  * How a job stands, into a structure that was initialised with motionclone_progress_init. Does not wait: hosts call it
  * as often as they draw. Any thread.
  *
@@ -1036,6 +1008,15 @@ motionclone_status motionclone_job_error(motionclone_job job, char *buffer, size
 motionclone_status motionclone_job_destroy(motionclone_job *job);
 
 /**
+ * Fills a motion's info with zeros, to be filled by motionclone_motion_info_get.
+ *
+ * `struct_size` is sizeof(motionclone_motion_info). Any thread.
+ *
+ * INVALID_ARGUMENT: info is NULL. INVALID_STRUCT_SIZE: struct_size is another one.
+ */
+motionclone_status motionclone_motion_info_init(motionclone_motion_info *info, size_t struct_size);
+
+/**
  * Reads a motion from a file that motionclone_motion_save or the command line wrote. It belongs to the caller, who
  * destroys it with motionclone_motion_destroy. Any thread.
  *
@@ -1075,6 +1056,35 @@ motionclone_status motionclone_motion_describe(motionclone_motion motion, char *
  * INVALID_ARGUMENT: motion is NULL. INVALID_HANDLE: it points at no motion.
  */
 motionclone_status motionclone_motion_destroy(motionclone_motion *motion);
+
+/**
+ * Fills frames with defaults: RGB of 8 bit in sRGB, rows from the top, no gaps, no memory, and no size.
+ *
+ * `struct_size` is sizeof(motionclone_frames). Any thread.
+ *
+ * INVALID_ARGUMENT: frames is NULL. INVALID_STRUCT_SIZE: struct_size is another one.
+ */
+motionclone_status motionclone_frames_init(motionclone_frames *frames, size_t struct_size);
+
+/**
+ * Fills an image with defaults: no pixels, at frame 0.
+ *
+ * `struct_size` is sizeof(motionclone_image). Any thread.
+ *
+ * INVALID_ARGUMENT: image is NULL. INVALID_STRUCT_SIZE: struct_size is another one.
+ */
+motionclone_status motionclone_image_init(motionclone_image *image, size_t struct_size);
+
+/**
+ * Fills settings with the defaults of an engine's model; texts are NULL, and there are no images.
+ *
+ * `struct_size` is sizeof(motionclone_settings). Any thread.
+ *
+ * INVALID_ARGUMENT: settings is NULL. INVALID_STRUCT_SIZE: struct_size is another one. INVALID_HANDLE: engine is none.
+ */
+motionclone_status motionclone_settings_init(motionclone_settings *settings,
+                                             size_t struct_size,
+                                             motionclone_engine engine);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -236,7 +236,15 @@ impl View {
     }
 }
 
-impl Sample {
+/// How a sample lies in memory.
+trait Encoding {
+    fn size(self) -> usize;
+    /// Its value, 1 being full.
+    fn value(self, bytes: &[u8]) -> f32;
+    fn bytes(self, value: f32) -> Vec<u8>;
+}
+
+impl Encoding for Sample {
     fn size(self) -> usize {
         match self {
             Self::U8 => 1,
@@ -245,7 +253,6 @@ impl Sample {
         }
     }
 
-    /// A sample's value, 1 being full.
     fn value(self, bytes: &[u8]) -> f32 {
         match (self, bytes) {
             (Self::U8, &[a]) => f32::from(a) / 255.0,

@@ -2,11 +2,57 @@
 
 use std::ffi::CStr;
 use std::ops::ControlFlow;
+use std::path::Path;
+use std::ptr;
 
 use half::f16;
 use motionclone_onnx::checkpoint::{ImportOptions, import};
 
+use super::boundary::call;
+use super::engine::PATIENCE;
+use super::frames::View;
+use super::worker::{Log, Work, Worker};
 use super::*;
+use crate::engine::{Engine, EngineOptions};
+use crate::media::frames::Frames;
+use crate::runtime::Device;
+use crate::settings::Settings;
+
+/// The library's functions have the types that hosts in Rust call them by.
+const _: motionclone_abi::Functions<Status> = motionclone_abi::Functions {
+    version: motionclone_version,
+    abi_version: motionclone_abi_version,
+    status_text: motionclone_status_text,
+    last_error: motionclone_last_error,
+    shutdown: motionclone_shutdown,
+    engine_options_init: motionclone_engine_options_init,
+    device_init: motionclone_device_init,
+    devices: motionclone_devices,
+    engine_create: motionclone_engine_create,
+    engine_destroy: motionclone_engine_destroy,
+    engine_device: motionclone_engine_device,
+    frames_init: motionclone_frames_init,
+    image_init: motionclone_image_init,
+    settings_init: motionclone_settings_init,
+    job_extract: motionclone_job_extract,
+    job_clone: motionclone_job_clone,
+    job_clone_motion: motionclone_job_clone_motion,
+    progress_init: motionclone_progress_init,
+    job_progress: motionclone_job_progress,
+    job_wait: motionclone_job_wait,
+    job_cancel: motionclone_job_cancel,
+    job_preview: motionclone_job_preview,
+    job_frames: motionclone_job_frames,
+    job_motion: motionclone_job_motion,
+    job_error: motionclone_job_error,
+    job_destroy: motionclone_job_destroy,
+    motion_load: motionclone_motion_load,
+    motion_save: motionclone_motion_save,
+    motion_info_init: motionclone_motion_info_init,
+    motion_info_get: motionclone_motion_info_get,
+    motion_describe: motionclone_motion_describe,
+    motion_destroy: motionclone_motion_destroy,
+};
 
 fn host_frames() -> HostFrames {
     let mut frames = std::mem::MaybeUninit::uninit();
@@ -39,7 +85,7 @@ fn an_engine_works_on_after_a_panic_in_a_job() {
     };
     import(&options, &mut |_| ControlFlow::Continue(())).unwrap();
     let own = EngineOptions { device: Device::Cpu, ..Default::default() };
-    let engine = crate::engine::Engine::open(&options.out, &own).unwrap();
+    let engine = Engine::open(&options.out, &own).unwrap();
     let settings = Settings { width: 64, height: 64, frames: 2, ..Settings::new(&engine.manifest().defaults, "") };
     let settings = Settings { top_k: 1, ..settings };
     let worker = Worker::start(engine, Log::new(None, ptr::null_mut())).unwrap();

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use motionclone_abi::files::{self, RUNTIME_VARIABLE};
 use once_cell::sync::OnceCell;
 use ort::environment::GlobalThreadPoolOptions;
 use ort::ep;
@@ -22,18 +23,8 @@ pub struct Runtime {
 
 static RUNTIME: OnceCell<Runtime> = OnceCell::new();
 
-/// The environment variable that names the ONNX Runtime library.
-pub const LIBRARY_VARIABLE: &str = "MOTIONCLONE_ONNXRUNTIME";
-
-#[cfg(target_os = "windows")]
-const LIBRARY_NAMES: &[&str] = &["onnxruntime.dll"];
-#[cfg(target_os = "macos")]
-const LIBRARY_NAMES: &[&str] = &["libonnxruntime.dylib"];
-#[cfg(not(any(target_os = "windows", target_os = "macos")))]
-const LIBRARY_NAMES: &[&str] = &["libonnxruntime.so", "libonnxruntime.so.1"];
-
 impl Runtime {
-    /// Loads ONNX Runtime once for the process, from `library`, or the file named by [`LIBRARY_VARIABLE`], or the folder
+    /// Loads ONNX Runtime once for the process, from `library`, or the file named by [`RUNTIME_VARIABLE`], or the folder
     /// of this shared library or program, or `lib` beside the program's folder. The host's search path is never used,
     /// and another ONNX Runtime in the process stays apart, because its symbols are looked up in this file alone.
     ///
@@ -85,7 +76,7 @@ impl Runtime {
 
 fn find_library(given: Option<&Path>) -> Result<PathBuf> {
     let absolute = |path: &Path| std::path::absolute(path).map_err(|e| Error::io(path, e));
-    let configured = given.map(Path::to_path_buf).or_else(|| std::env::var_os(LIBRARY_VARIABLE).map(PathBuf::from));
+    let configured = given.map(Path::to_path_buf).or_else(|| std::env::var_os(RUNTIME_VARIABLE).map(PathBuf::from));
     if let Some(path) = configured {
         if !path.is_file() {
             return Err(Error::input("no ONNX Runtime library there").with_path(&path));
@@ -94,15 +85,15 @@ fn find_library(given: Option<&Path>) -> Result<PathBuf> {
     }
     let mut folders = own_folders();
     folders.extend(folders.last().map(|program| program.with_file_name("lib")));
-    let files = folders.iter().flat_map(|folder| LIBRARY_NAMES.iter().map(|name| folder.join(name)));
+    let files = folders.iter().flat_map(|folder| files::RUNTIMES.iter().map(|name| folder.join(name)));
     if let Some(path) = files.into_iter().find(|path| path.is_file()) {
         return absolute(&path);
     }
     folders.dedup();
     let folders: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
     Err(Error::input(format!(
-        "no ONNX Runtime: put {} into one of {}, or name it in {LIBRARY_VARIABLE}",
-        LIBRARY_NAMES[0],
+        "no ONNX Runtime: put {} into one of {}, or name it in {RUNTIME_VARIABLE}",
+        files::RUNTIMES[0],
         folders.join(", ")
     )))
 }
@@ -110,31 +101,5 @@ fn find_library(given: Option<&Path>) -> Result<PathBuf> {
 /// The folders of this shared library and of the program, the program's last.
 pub(crate) fn own_folders() -> Vec<PathBuf> {
     let program = std::env::current_exe().ok().and_then(|program| program.parent().map(Path::to_path_buf));
-    own_folder().into_iter().chain(program).collect()
-}
-
-/// The folder of the file that this code was loaded from: the shared library, or the program that it is linked into.
-#[cfg(unix)]
-fn own_folder() -> Option<PathBuf> {
-    use std::ffi::{CStr, OsStr};
-    use std::os::unix::ffi::OsStrExt;
-
-    let mut info = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
-    // SAFETY: the address is one of this library's code, and the answer is written into a structure of ours.
-    let found = unsafe { libc::dladdr(own_folder as *const libc::c_void, info.as_mut_ptr()) };
-    // SAFETY: all zero is a valid answer, too, and nothing else was written but by `dladdr`.
-    let name = unsafe { info.assume_init() }.dli_fname;
-    if found == 0 || name.is_null() {
-        return None;
-    }
-    // SAFETY: the loader keeps the name as long as the library is loaded, which it is while this runs.
-    let path = PathBuf::from(OsStr::from_bytes(unsafe { CStr::from_ptr(name) }.to_bytes()));
-    // For a program this is the word that it was called by; without a folder, it says nothing of where the program lies.
-    path.parent().filter(|folder| !folder.as_os_str().is_empty())?;
-    path.canonicalize().ok()?.parent().map(Path::to_path_buf)
-}
-
-#[cfg(not(unix))]
-fn own_folder() -> Option<PathBuf> {
-    None
+    files::own_folder().into_iter().chain(program).collect()
 }

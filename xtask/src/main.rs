@@ -34,7 +34,7 @@ cargo xtask dist [--cuda]   build what is handed to others into target/dist: lib
                             (--profile NAME, --out DIR, --no-archive)
 cargo xtask openfx          only the tests of the OpenFX plugin
 cargo xtask privacy         only the test that nothing leaves the machine
-cargo xtask header          write include/motionclone.h anew from src/capi/mod.rs
+cargo xtask header          write include/motionclone.h and its Python binding anew from src/abi and src/capi
 
 --cuda takes the ONNX Runtime that runs on NVIDIA GPUs; CUDA 13 and cuDNN 9 must be installed.";
 
@@ -127,7 +127,7 @@ fn plugins(tools: &Tools) -> Result<()> {
     openfx::test(tools, &bundle)
 }
 
-/// Writes the C header: the test that compares it can also write it.
+/// Writes the C header and its Python binding: the tests that compare them can also write them.
 fn header() -> Result<()> {
     let mut test = cargo(&["test", "--package", "motionclone", "--test", "capi_header"]);
     run(test.env("MOTIONCLONE_WRITE_HEADER", "1"))

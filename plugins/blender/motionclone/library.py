@@ -4,6 +4,7 @@ Everything of motionclone.h that the extension needs, as Python classes. Nothing
 used from any thread.
 """
 
+import atexit
 import ctypes as c
 import json
 import math
@@ -12,30 +13,30 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# The MOTIONCLONE_ABI_VERSION of the header that this file was written after.
-ABI_VERSION = 0
+from . import abi
+from .abi import ABI_VERSION
 
-# motionclone_status
-OK, TIMEOUT, NOT_READY, CANCELLED = 0, 7, 6, 8
-# motionclone_device_kind
-DEVICE_KINDS = {"AUTO": 0, "CPU": 1, "CUDA": 2}
-# motionclone_image_kind
-IMAGE_KINDS = {"PICTURE": 0, "SKETCH": 1}
-# motionclone_channels, with the samples of a pixel
-CHANNELS = {"RGB": (0, 3), "RGBA": (2, 4)}
-# motionclone_row_order
-ROW_ORDERS = {"TOP_DOWN": 0, "BOTTOM_UP": 1}
-# motionclone_job_state
-STATES = ("QUEUED", "RUNNING", "DONE", "FAILED", "CANCELLED")
-# motionclone_job_stage, as people read it
-STAGES = ("Loading networks", "Encoding", "Reading the motion", "Making the clip", "Decoding")
-# motionclone_log_level
-LOG_LEVELS = ("INFO", "WARNING", "ERROR")
+OK, TIMEOUT, NOT_READY, CANCELLED = abi.Status.OK, abi.Status.TIMEOUT, abi.Status.NOT_READY, abi.Status.CANCELLED
+# The samples of a pixel.
+SAMPLES = {"RGB": 3, "RGBA": 4}
+# Stages as people read them.
+STAGES = {
+    abi.JobStage.LOAD: "Loading networks",
+    abi.JobStage.ENCODE: "Encoding",
+    abi.JobStage.EXTRACT: "Reading the motion",
+    abi.JobStage.DENOISE: "Making the clip",
+    abi.JobStage.DECODE: "Decoding",
+}
 
 # The library's name on this system.
 FILE_NAME = {"win32": "motionclone.dll", "darwin": "libmotionclone.dylib"}.get(sys.platform, "libmotionclone.so")
 # Names the library's file or its folder.
 ENVIRONMENT = "MOTIONCLONE_LIBRARY"
+
+
+def name_of(kind, number):
+    """The name of an enumeration's number; the number itself where a later library has more."""
+    return kind(number).name if number in list(kind) else str(number)
 
 
 class LibraryError(RuntimeError):
@@ -44,97 +45,6 @@ class LibraryError(RuntimeError):
     def __init__(self, message, status=None):
         super().__init__(message)
         self.status = status
-
-
-class EngineOptionsC(c.Structure):
-    LOG = c.CFUNCTYPE(None, c.c_uint32, c.c_char_p, c.c_void_p)
-    _fields_ = [
-        ("struct_size", c.c_size_t), ("device_kind", c.c_uint32), ("device_number", c.c_uint32),
-        ("threads", c.c_uint32), ("memory_budget", c.c_uint32), ("onnxruntime", c.c_char_p), ("log", LOG),
-        ("log_user_data", c.c_void_p),
-    ]  # fmt: skip
-
-
-class DeviceC(c.Structure):
-    _fields_ = [("struct_size", c.c_size_t), ("kind", c.c_uint32), ("number", c.c_uint32), ("name", c.c_char * 64)]
-
-
-class FramesC(c.Structure):
-    _fields_ = [
-        ("struct_size", c.c_size_t), ("data", c.c_void_p), ("frame_data", c.POINTER(c.c_void_p)),
-        ("row_stride", c.c_int64), ("frame_stride", c.c_int64), ("count", c.c_uint32), ("width", c.c_uint32),
-        ("height", c.c_uint32), ("channels", c.c_uint32), ("sample", c.c_uint32), ("row_order", c.c_uint32),
-        ("alpha", c.c_uint32), ("transfer", c.c_uint32),
-    ]  # fmt: skip
-
-
-class ImageC(c.Structure):
-    _fields_ = [
-        ("struct_size", c.c_size_t), ("pixels", c.POINTER(FramesC)), ("frame", c.c_uint32), ("reserved", c.c_uint32),
-    ]  # fmt: skip
-
-
-class SettingsC(c.Structure):
-    _fields_ = [
-        ("struct_size", c.c_size_t), ("prompt", c.c_char_p), ("negative_prompt", c.c_char_p), ("blocks", c.c_char_p),
-        ("images", c.POINTER(ImageC)), ("image_count", c.c_uint32), ("image_kind", c.c_uint32),
-        ("image_scale", c.c_double), ("seed", c.c_uint64), ("width", c.c_uint32), ("height", c.c_uint32),
-        ("frames", c.c_uint32), ("steps", c.c_uint32), ("guidance_steps", c.c_uint32), ("warm_up", c.c_uint32),
-        ("cool_up", c.c_uint32), ("noise_step", c.c_uint32), ("top_k", c.c_uint32), ("reserved", c.c_uint32),
-        ("guidance_scale", c.c_double), ("motion_weight", c.c_double), ("cfg", c.c_double),
-    ]  # fmt: skip
-
-
-class ProgressC(c.Structure):
-    _fields_ = [
-        ("struct_size", c.c_size_t), ("state", c.c_uint32), ("stage", c.c_uint32), ("step", c.c_uint32),
-        ("total", c.c_uint32), ("previews", c.c_uint32), ("reserved", c.c_uint32), ("loss", c.c_double),
-        ("seconds_left", c.c_double),
-    ]  # fmt: skip
-
-
-class MotionInfoC(c.Structure):
-    _fields_ = [
-        ("struct_size", c.c_size_t), ("width", c.c_uint32), ("height", c.c_uint32), ("frames", c.c_uint32),
-        ("noise_step", c.c_uint32), ("top_k", c.c_uint32), ("image_count", c.c_uint32), ("seed", c.c_uint64),
-    ]  # fmt: skip
-
-
-HANDLE = c.c_uint64
-_SIZED = {
-    "engine_options": EngineOptionsC,
-    "device": DeviceC,
-    "frames": FramesC,
-    "image": ImageC,
-    "progress": ProgressC,
-    "motion_info": MotionInfoC,
-}
-# Name without `motionclone_` -> argument types; all of these return a motionclone_status.
-FUNCTIONS = {
-    **{f"{name}_init": (c.POINTER(kind), c.c_size_t) for name, kind in _SIZED.items()},
-    "settings_init": (c.POINTER(SettingsC), c.c_size_t, HANDLE),
-    "shutdown": (),
-    "devices": (c.c_char_p, c.POINTER(DeviceC), c.c_size_t, c.POINTER(c.c_size_t)),
-    "engine_create": (c.c_char_p, c.POINTER(EngineOptionsC), c.POINTER(HANDLE)),
-    "engine_destroy": (c.POINTER(HANDLE),),
-    "engine_device": (HANDLE, c.POINTER(DeviceC)),
-    "job_extract": (HANDLE, c.POINTER(FramesC), c.POINTER(SettingsC), c.POINTER(HANDLE)),
-    "job_clone": (HANDLE, c.POINTER(FramesC), c.POINTER(SettingsC), c.POINTER(HANDLE)),
-    "job_clone_motion": (HANDLE, HANDLE, c.POINTER(SettingsC), c.POINTER(HANDLE)),
-    "job_progress": (HANDLE, c.POINTER(ProgressC)),
-    "job_wait": (HANDLE, c.c_int64),
-    "job_cancel": (HANDLE,),
-    "job_preview": (HANDLE, c.POINTER(FramesC)),
-    "job_frames": (HANDLE, c.POINTER(FramesC)),
-    "job_motion": (HANDLE, c.POINTER(HANDLE)),
-    "job_error": (HANDLE, c.c_void_p, c.c_size_t, c.POINTER(c.c_size_t)),
-    "job_destroy": (c.POINTER(HANDLE),),
-    "motion_load": (c.c_char_p, c.POINTER(HANDLE)),
-    "motion_save": (HANDLE, c.c_char_p),
-    "motion_info_get": (HANDLE, c.POINTER(MotionInfoC)),
-    "motion_describe": (HANDLE, c.c_void_p, c.c_size_t, c.POINTER(c.c_size_t)),
-    "motion_destroy": (c.POINTER(HANDLE),),
-}
 
 
 @dataclass
@@ -150,7 +60,7 @@ class Clip:
 
     def frame(self, index):
         """The bytes of one frame."""
-        size = self.width * self.height * CHANNELS[self.channels][1]
+        size = self.width * self.height * SAMPLES[self.channels]
         return bytes(memoryview(self.data)[index * size : (index + 1) * size])
 
 
@@ -215,19 +125,18 @@ class Library:
             self._c.motionclone_version.restype = c.c_char_p
             self._c.motionclone_abi_version.restype = c.c_uint32
             self.version = self._c.motionclone_version().decode()
-            abi = self._c.motionclone_abi_version()
+            version = self._c.motionclone_abi_version()
         except AttributeError as error:
             raise LibraryError(f"{file} is not the motionclone library: it has no function of its name.") from error
-        if abi != ABI_VERSION:
+        if version != ABI_VERSION:
             raise LibraryError(
-                f"{file} (motionclone {self.version}) has interface version {abi}, and this extension needs "
+                f"{file} (motionclone {self.version}) has interface version {version}, and this extension needs "
                 f"{ABI_VERSION}. Use the library that came with the extension."
             )
         try:
-            self._c.motionclone_last_error.restype = c.c_char_p
-            for name, arguments in FUNCTIONS.items():
-                function = getattr(self._c, f"motionclone_{name}")
-                function.restype, function.argtypes = c.c_uint32, arguments
+            abi.bind(self._c)
+            # Before Python ends: afterwards no thread of the library may call a log function.
+            atexit.register(self._c.motionclone_shutdown)
         except AttributeError as error:
             raise LibraryError(f"{file} (motionclone {self.version}) is damaged or incomplete: {error}.") from error
 
@@ -238,23 +147,23 @@ class Library:
             raise LibraryError(self._c.motionclone_last_error().decode(errors="replace"), status)
         return status
 
-    def make(self, name):
-        """A structure, set up by its own function."""
-        value = _SIZED[name]()
-        self.call(f"{name}_init", c.byref(value), c.sizeof(value))
+    def make(self, kind, *arguments):
+        """A structure of the binding, set up by its own function."""
+        value, name = kind(), "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in kind.__name__)
+        self.call(f"{name[1:]}_init", c.byref(value), c.sizeof(value), *arguments)
         return value
 
     def frames(self, clip):
         """A clip's memory as the library reads or writes it; the clip must be kept as long."""
-        code, samples = CHANNELS[clip.channels]
+        samples = SAMPLES[clip.channels]
         view = memoryview(clip.data).cast("B")
         needed = clip.count * clip.height * clip.width * samples
         if view.nbytes != needed or view.readonly:
             raise ValueError(f"a clip needs {needed} writable bytes, and has {view.nbytes}")
-        frames = self.make("frames")
+        frames = self.make(abi.Frames)
         frames.data = c.addressof(c.c_char.from_buffer(view))
         frames.count, frames.width, frames.height = clip.count, clip.width, clip.height
-        frames.channels, frames.row_order = code, ROW_ORDERS[clip.row_order]
+        frames.channels, frames.row_order = abi.Channels[clip.channels], abi.RowOrder[clip.row_order]
         return frames
 
     def text(self, name, handle):
@@ -262,26 +171,23 @@ class Library:
         needed = c.c_size_t()
         self.call(name, handle, None, 0, c.byref(needed))
         buffer = c.create_string_buffer(needed.value)
-        self.call(name, handle, c.cast(buffer, c.c_void_p), needed.value, c.byref(needed))
+        self.call(name, handle, buffer, needed.value, c.byref(needed))
         return buffer.value.decode(errors="replace")
 
     def devices(self, onnxruntime=""):
         """Names of the devices there are: the CPU, then every CUDA device that works."""
         runtime, count = onnxruntime.encode() or None, c.c_size_t()
         self.call("devices", runtime, None, 0, c.byref(count))
-        devices = (DeviceC * count.value)()
-        for device in devices:
-            self.call("device_init", c.byref(device), c.sizeof(DeviceC))
+        devices = (abi.Device * count.value)(*(self.make(abi.Device) for _ in range(count.value)))
         self.call("devices", runtime, devices, len(devices), c.byref(count))
-        kinds = {number: name for name, number in DEVICE_KINDS.items()}
         return [
-            f"{kinds.get(d.kind, d.kind)} {d.number}: {d.name.decode(errors='replace')}"
+            f"{name_of(abi.DeviceKind, d.kind)} {d.number}: {d.name.decode(errors='replace')}"
             for d in devices[: count.value]
         ]
 
     def load_motion(self, file):
         """A motion from a file."""
-        handle = HANDLE()
+        handle = abi.Motion()
         self.call("motion_load", str(file).encode(), c.byref(handle))
         return Motion(self, handle)
 
@@ -290,15 +196,15 @@ class Engine:
     """A model on a device. Making one waits: not on a thread that draws."""
 
     def __init__(self, library, bundle, device="AUTO", number=0, onnxruntime="", threads=0, log=None):
-        self.library, self._handle = library, HANDLE()
-        options = library.make("engine_options")
-        options.device_kind, options.device_number, options.threads = DEVICE_KINDS[device], number, threads
+        self.library, self._handle = library, abi.Engine()
+        options = library.make(abi.EngineOptions)
+        options.device_kind, options.device_number, options.threads = abi.DeviceKind[device], number, threads
         options.onnxruntime = onnxruntime.encode() or None
         if log:
             # Kept as long as the engine, which calls it.
-            self._log = EngineOptionsC.LOG(
+            self._log = abi.Log(
                 lambda level, message, _: log(
-                    LOG_LEVELS[min(level, len(LOG_LEVELS) - 1)], message.decode(errors="replace")
+                    name_of(abi.LogLevel, level), message.decode(errors="replace")
                 )
             )
             options.log = self._log
@@ -306,21 +212,19 @@ class Engine:
 
     def device(self):
         """The name of the device that it computes on."""
-        device = self.library.make("device")
+        device = self.library.make(abi.Device)
         self.library.call("engine_device", self._handle, c.byref(device))
         return device.name.decode(errors="replace")
 
     def defaults(self):
         """The model's own settings."""
-        settings = SettingsC()
-        self.library.call("settings_init", c.byref(settings), c.sizeof(settings), self._handle)
+        settings = self.library.make(abi.Settings, self._handle)
         skipped = ("struct_size", "reserved", "prompt", "negative_prompt", "blocks", "images", "image_count")
-        return {name: getattr(settings, name) for name, _ in SettingsC._fields_ if name not in skipped}
+        return {name: getattr(settings, name) for name, _ in abi.Settings._fields_ if name not in skipped}
 
     def _settings(self, values, images):
         """Settings for a job from a dictionary of the structure's fields, and what must be kept during the call."""
-        settings, kept = SettingsC(), []
-        self.library.call("settings_init", c.byref(settings), c.sizeof(settings), self._handle)
+        settings, kept = self.library.make(abi.Settings, self._handle), []
         for name, value in values.items():
             if isinstance(value, str):
                 if "\0" in value:
@@ -328,20 +232,19 @@ class Engine:
                 value = value.encode()
             setattr(settings, name, value)
         if images and images.items:
-            array = (ImageC * len(images.items))()
+            array = (abi.Image * len(images.items))(*(self.library.make(abi.Image) for _ in images.items))
             for image, (clip, frame) in zip(array, images.items):
-                self.library.call("image_init", c.byref(image), c.sizeof(ImageC))
                 frames = self.library.frames(clip)
                 kept.append(frames)
                 image.pixels, image.frame = c.pointer(frames), frame
             settings.images, settings.image_count = array, len(array)
-            settings.image_kind, settings.image_scale = IMAGE_KINDS[images.kind], images.scale
+            settings.image_kind, settings.image_scale = abi.ImageKind[images.kind], images.scale
             kept.append(array)
         return settings, kept
 
     def clone(self, reference, values, images=None):
         """Starts a job that makes a clip which moves like `reference`: a Clip, or a Motion that was read before."""
-        handle, (settings, _kept) = HANDLE(), self._settings(values, images)
+        handle, (settings, _kept) = abi.Job(), self._settings(values, images)
         if isinstance(reference, Motion):
             name, source = "job_clone_motion", reference.handle
         else:
@@ -351,7 +254,7 @@ class Engine:
 
     def extract(self, reference, values, images=None):
         """Starts a job that reads the motion of a clip."""
-        handle, (settings, _kept) = HANDLE(), self._settings(values, images)
+        handle, (settings, _kept) = abi.Job(), self._settings(values, images)
         frames = self.library.frames(reference)
         self.library.call("job_extract", self._handle, c.byref(frames), c.byref(settings), c.byref(handle))
         return Job(self.library, handle)
@@ -369,11 +272,11 @@ class Job:
         self.library, self._handle = library, handle
 
     def progress(self):
-        value = self.library.make("progress")
+        value = self.library.make(abi.Progress)
         self.library.call("job_progress", self._handle, c.byref(value))
         return Progress(
-            STATES[value.state],
-            STAGES[value.stage] if value.stage < len(STAGES) else "Working",
+            name_of(abi.JobState, value.state),
+            STAGES.get(value.stage, "Working"),
             value.step,
             value.total,
             value.previews,
@@ -407,7 +310,7 @@ class Job:
 
     def motion(self):
         """The motion that was read."""
-        handle = HANDLE()
+        handle = abi.Motion()
         self.library.call("job_motion", self._handle, c.byref(handle))
         return Motion(self.library, handle)
 
@@ -417,10 +320,10 @@ class Job:
             self.library.call("job_destroy", c.byref(self._handle))
 
     def _take(self, name, channels, row_order):
-        size = self.library.make("frames")
+        size = self.library.make(abi.Frames)
         self.library.call(name, self._handle, c.byref(size))
         count, width, height = size.count, size.width, size.height
-        data = bytearray(count * height * width * CHANNELS[channels][1])
+        data = bytearray(count * height * width * SAMPLES[channels])
         clip = Clip(data, count, width, height, channels, row_order)
         self.library.call(name, self._handle, c.byref(self.library.frames(clip)))
         return clip
@@ -433,9 +336,9 @@ class Motion:
         self.library, self.handle = library, handle
 
     def info(self):
-        value = self.library.make("motion_info")
+        value = self.library.make(abi.MotionInfo)
         self.library.call("motion_info_get", self.handle, c.byref(value))
-        return {name: getattr(value, name) for name, _ in MotionInfoC._fields_ if name != "struct_size"}
+        return {name: getattr(value, name) for name, _ in abi.MotionInfo._fields_ if name != "struct_size"}
 
     def describe(self):
         """All that is known of it."""

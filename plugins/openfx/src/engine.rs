@@ -1,167 +1,21 @@
 //! The engine: the C library of motionclone.h, loaded from the plugin's own folder when it is first needed.
 
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::ffi::{CStr, CString, c_void};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use libloading::Library;
+use motionclone_abi::Functions;
+use motionclone_abi::files::{LIBRARY, LIBRARY_VARIABLE, RUNTIME_VARIABLE, RUNTIMES, own_folder};
+use motionclone_abi::types::{ABI_VERSION, DeviceKind, HostFrames, HostMotionInfo, HostSettings, ImageKind, Status};
 
 use crate::picture::Picture;
-
-/// The `MOTIONCLONE_ABI_VERSION` of the header that this file was written after.
-const ABI_VERSION: u32 = 0;
-/// Names the library's file or its folder, in place of the one beside the plugin.
-const VARIABLE: &str = "MOTIONCLONE_LIBRARY";
-/// Names the ONNX Runtime; the library itself reads it.
-const RUNTIME_VARIABLE: &str = "MOTIONCLONE_ONNXRUNTIME";
-const FILE_NAME: &str = if cfg!(windows) {
-    "motionclone.dll"
-} else if cfg!(target_os = "macos") {
-    "libmotionclone.dylib"
-} else {
-    "libmotionclone.so"
-};
-const RUNTIME_NAME: &str = if cfg!(windows) {
-    "onnxruntime.dll"
-} else if cfg!(target_os = "macos") {
-    "libonnxruntime.dylib"
-} else {
-    "libonnxruntime.so"
-};
+use crate::stop::Stop;
 
 /// An error is a sentence for people.
 pub type Result<T, E = String> = std::result::Result<T, E>;
 
-/// `motionclone_status`
-const OK: u32 = 0;
-const TIMEOUT: u32 = 7;
-const CANCELLED: u32 = 8;
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct EngineOptions {
-    struct_size: usize,
-    device_kind: u32,
-    device_number: u32,
-    threads: u32,
-    memory_budget: u32,
-    onnxruntime: *const c_char,
-    log: Option<unsafe extern "C" fn(u32, *const c_char, *mut c_void)>,
-    log_user_data: *mut c_void,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Frames {
-    struct_size: usize,
-    data: *mut c_void,
-    frame_data: *const *mut c_void,
-    row_stride: i64,
-    frame_stride: i64,
-    count: u32,
-    width: u32,
-    height: u32,
-    channels: u32,
-    sample: u32,
-    row_order: u32,
-    alpha: u32,
-    transfer: u32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Image {
-    struct_size: usize,
-    pixels: *const Frames,
-    frame: u32,
-    reserved: u32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct CSettings {
-    struct_size: usize,
-    prompt: *const c_char,
-    negative_prompt: *const c_char,
-    blocks: *const c_char,
-    images: *const Image,
-    image_count: u32,
-    image_kind: u32,
-    image_scale: f64,
-    seed: u64,
-    width: u32,
-    height: u32,
-    frames: u32,
-    steps: u32,
-    guidance_steps: u32,
-    warm_up: u32,
-    cool_up: u32,
-    noise_step: u32,
-    top_k: u32,
-    reserved: u32,
-    guidance_scale: f64,
-    motion_weight: f64,
-    cfg: f64,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct CProgress {
-    struct_size: usize,
-    state: u32,
-    stage: u32,
-    step: u32,
-    total: u32,
-    previews: u32,
-    reserved: u32,
-    loss: f64,
-    seconds_left: f64,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct CMotionInfo {
-    struct_size: usize,
-    width: u32,
-    height: u32,
-    frames: u32,
-    noise_step: u32,
-    top_k: u32,
-    image_count: u32,
-    seed: u64,
-}
-
 type Init<T> = unsafe extern "C" fn(*mut T, usize) -> u32;
-type Destroy = unsafe extern "C" fn(*mut u64) -> u32;
-type StartClone = unsafe extern "C" fn(u64, *const Frames, *const CSettings, *mut u64) -> u32;
-type Text = unsafe extern "C" fn(u64, *mut c_char, usize, *mut usize) -> u32;
-
-/// The functions that the plugin calls.
-struct Functions {
-    last_error: unsafe extern "C" fn() -> *const c_char,
-    engine_options_init: Init<EngineOptions>,
-    frames_init: Init<Frames>,
-    image_init: Init<Image>,
-    progress_init: Init<CProgress>,
-    motion_info_init: Init<CMotionInfo>,
-    settings_init: unsafe extern "C" fn(*mut CSettings, usize, u64) -> u32,
-    shutdown: unsafe extern "C" fn() -> u32,
-    engine_create: unsafe extern "C" fn(*const c_char, *const EngineOptions, *mut u64) -> u32,
-    engine_destroy: Destroy,
-    job_clone: StartClone,
-    job_clone_motion: unsafe extern "C" fn(u64, u64, *const CSettings, *mut u64) -> u32,
-    job_progress: unsafe extern "C" fn(u64, *mut CProgress) -> u32,
-    job_wait: unsafe extern "C" fn(u64, i64) -> u32,
-    job_cancel: unsafe extern "C" fn(u64) -> u32,
-    job_frames: unsafe extern "C" fn(u64, *mut Frames) -> u32,
-    job_motion: unsafe extern "C" fn(u64, *mut u64) -> u32,
-    job_error: Text,
-    job_destroy: Destroy,
-    motion_load: unsafe extern "C" fn(*const c_char, *mut u64) -> u32,
-    motion_save: unsafe extern "C" fn(u64, *const c_char) -> u32,
-    motion_info_get: unsafe extern "C" fn(u64, *mut CMotionInfo) -> u32,
-    motion_destroy: Destroy,
-}
 
 /// The loaded library.
 pub struct Api {
@@ -172,41 +26,16 @@ pub struct Api {
 
 static LOADED: Mutex<Option<Arc<Api>>> = Mutex::new(None);
 
-/// The folder that the plugin was loaded from.
-#[cfg(unix)]
-fn own_folder() -> Option<PathBuf> {
-    use std::ffi::OsStr;
-    use std::os::unix::ffi::OsStrExt;
-
-    let mut info = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
-    // SAFETY: the address is one of this library's code, and the answer is written into a structure of ours.
-    let found = unsafe { libc::dladdr(own_folder as *const c_void, info.as_mut_ptr()) };
-    // SAFETY: all zero is a valid answer, too.
-    let name = unsafe { info.assume_init() }.dli_fname;
-    if found == 0 || name.is_null() {
-        return None;
-    }
-    // SAFETY: the loader keeps the name as long as the library is loaded, which it is while this runs.
-    let path = PathBuf::from(OsStr::from_bytes(unsafe { CStr::from_ptr(name) }.to_bytes()));
-    path.canonicalize().ok()?.parent().map(Path::to_path_buf)
-}
-
-/// The folder that the plugin was loaded from is not asked for here: the library is named in `MOTIONCLONE_LIBRARY`.
-#[cfg(not(unix))]
-fn own_folder() -> Option<PathBuf> {
-    None
-}
-
 /// The library's file: the one that `MOTIONCLONE_LIBRARY` names, else the one beside the plugin.
 ///
 /// # Errors
 /// When there is no file.
 pub fn find() -> Result<PathBuf> {
-    let named = std::env::var_os(VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let named = std::env::var_os(LIBRARY_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
     let (file, whose) = match named {
-        Some(path) if path.is_dir() => (path.join(FILE_NAME), VARIABLE),
-        Some(path) => (path, VARIABLE),
-        None => (own_folder().unwrap_or_default().join(FILE_NAME), "the plugin's bundle"),
+        Some(path) if path.is_dir() => (path.join(LIBRARY), LIBRARY_VARIABLE),
+        Some(path) => (path, LIBRARY_VARIABLE),
+        None => (own_folder().unwrap_or_default().join(LIBRARY), "the plugin's bundle"),
     };
     if file.is_file() {
         return Ok(file);
@@ -226,8 +55,8 @@ pub fn missing() -> Option<String> {
         return (!path.is_file()).then(text);
     }
     let folder = file.canonicalize().ok().and_then(|file| file.parent().map(Path::to_path_buf)).unwrap_or_default();
-    let there = [RUNTIME_NAME, "libonnxruntime.so.1"].iter().any(|name| folder.join(name).is_file());
-    (!there).then(|| format!("ONNX Runtime is missing: {RUNTIME_NAME} should lie in {}.", folder.display()))
+    let there = RUNTIMES.iter().any(|name| folder.join(name).is_file());
+    (!there).then(|| format!("ONNX Runtime is missing: {} should lie in {}.", RUNTIMES[0], folder.display()))
 }
 
 /// Loads the library, once.
@@ -266,25 +95,13 @@ impl Api {
             if version != ABI_VERSION {
                 return Err(format!("{shown} has interface version {version}; this plugin needs {ABI_VERSION}."));
             }
-            macro_rules! functions {
-                ($($name:ident)*) => {
-                    Functions {
-                        $($name: *library.get(concat!("motionclone_", stringify!($name), "\0").as_bytes())
-                            .map_err(incomplete)?,)*
-                    }
-                };
-            }
-            let functions = functions! {
-                last_error engine_options_init frames_init image_init progress_init motion_info_init settings_init
-                shutdown engine_create engine_destroy job_clone job_clone_motion job_progress job_wait job_cancel
-                job_frames job_motion job_error job_destroy motion_load motion_save motion_info_get motion_destroy
-            };
+            let functions = Functions::find(&library).map_err(incomplete)?;
             Ok(Self { functions, _library: library })
         }
     }
 
     fn check(&self, status: u32) -> Result<()> {
-        if status == OK {
+        if status == Status::Ok as u32 {
             return Ok(());
         }
         // SAFETY: the text lives until the next failure on this thread, and is copied.
@@ -301,7 +118,7 @@ impl Api {
     }
 
     /// Frames of one size as the library reads them, one pointer each.
-    fn described(&self, pictures: &[*mut c_void], width: usize, height: usize) -> Result<Frames> {
+    fn described(&self, pictures: &[*mut c_void], width: usize, height: usize) -> Result<HostFrames> {
         let mut frames = self.made(self.functions.frames_init)?;
         frames.frame_data = pictures.as_ptr();
         (frames.count, frames.width, frames.height) = (pictures.len() as u32, width as u32, height as u32);
@@ -353,7 +170,7 @@ impl Motion {
         let mut info = self.api.made(self.api.functions.motion_info_init)?;
         // SAFETY: the structure is initialised.
         self.api.check(unsafe { (self.api.functions.motion_info_get)(self.handle, &mut info) })?;
-        let CMotionInfo { width, height, frames, noise_step, top_k, .. } = info;
+        let HostMotionInfo { width, height, frames, noise_step, top_k, .. } = info;
         Ok(MotionInfo { width, height, frames, noise_step, top_k })
     }
 
@@ -430,9 +247,9 @@ impl Engine {
     pub fn open(api: &Arc<Api>, bundle: &str, device: Device) -> Result<Self> {
         let mut options = api.made(api.functions.engine_options_init)?;
         (options.device_kind, options.device_number) = match device {
-            Device::Auto => (0, 0),
-            Device::Cpu => (1, 0),
-            Device::Cuda(number) => (2, number),
+            Device::Auto => (DeviceKind::Auto as u32, 0),
+            Device::Cpu => (DeviceKind::Cpu as u32, 0),
+            Device::Cuda(number) => (DeviceKind::Cuda as u32, number),
         };
         let (bundle, mut handle) = (c_path(bundle)?, 0);
         // SAFETY: all pointers are of living values.
@@ -445,10 +262,10 @@ impl Engine {
         let functions = &self.api.functions;
         let mut c = std::mem::MaybeUninit::uninit();
         // SAFETY: the function fills a structure of this size, or refuses it.
-        let filled = unsafe { (functions.settings_init)(c.as_mut_ptr(), size_of::<CSettings>(), self.handle) };
+        let filled = unsafe { (functions.settings_init)(c.as_mut_ptr(), size_of::<HostSettings>(), self.handle) };
         self.api.check(filled)?;
         // SAFETY: it was filled.
-        let mut c: CSettings = unsafe { c.assume_init() };
+        let mut c: HostSettings = unsafe { c.assume_init() };
         let [prompt, negative, blocks] = [&settings.prompt, &settings.negative_prompt, &settings.blocks]
             .map(|text| CString::new(text.replace('\0', " ")).unwrap_or_default());
         c.prompt = prompt.as_ptr();
@@ -473,7 +290,7 @@ impl Engine {
             pixels = self.api.described(&condition_pointer, picture.width, picture.height)?;
             (image.pixels, image.frame) = (&pixels, condition.frame);
             (c.images, c.image_count) = (&image, 1);
-            c.image_kind = u32::from(condition.sketch);
+            c.image_kind = if condition.sketch { ImageKind::Sketch } else { ImageKind::Picture } as u32;
             c.image_scale *= condition.strength;
         }
         let mut handle = 0;
@@ -527,14 +344,15 @@ impl EngineJob {
     /// Waits a little; true when the job has ended well.
     ///
     /// # Errors
-    /// What went wrong; `None` when it was cancelled.
-    pub fn wait(&self, milliseconds: i64) -> Result<bool, Option<String>> {
+    /// When it was cancelled, or failed.
+    pub fn wait(&self, milliseconds: i64) -> Result<bool, Stop> {
         // SAFETY: takes no pointer.
-        match unsafe { (self.api.functions.job_wait)(self.handle, milliseconds) } {
-            OK => Ok(true),
-            TIMEOUT => Ok(false),
-            CANCELLED => Err(None),
-            status => Err(Some(self.error(status))),
+        let status = unsafe { (self.api.functions.job_wait)(self.handle, milliseconds) };
+        match status {
+            _ if status == Status::Ok as u32 => Ok(true),
+            _ if status == Status::Timeout as u32 => Ok(false),
+            _ if status == Status::Cancelled as u32 => Err(Stop::Cancelled),
+            _ => Err(Stop::Failed(self.error(status))),
         }
     }
 
@@ -544,7 +362,7 @@ impl EngineJob {
         unsafe { text(self.handle, std::ptr::null_mut(), 0, &mut needed) };
         let mut buffer = vec![0_u8; needed.max(1)];
         // SAFETY: the buffer has the size told.
-        if unsafe { text(self.handle, buffer.as_mut_ptr().cast(), buffer.len(), &mut needed) } != OK {
+        if unsafe { text(self.handle, buffer.as_mut_ptr().cast(), buffer.len(), &mut needed) } != Status::Ok as u32 {
             return format!("The engine failed with status {status}.");
         }
         sentence(&String::from_utf8_lossy(buffer.split(|byte| *byte == 0).next().unwrap_or_default()))

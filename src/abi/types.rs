@@ -1,4 +1,4 @@
-//! What crosses the border: handles, enumerations, structures. Enumerations that a host gives are plain numbers in the
+//! Handles, enumerations and structures. Enumerations that a host gives are plain numbers in the
 //! structures, because a number that an enumeration lacks must be no more than an error.
 
 use std::ffi::{c_char, c_void};
