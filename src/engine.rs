@@ -325,3 +325,51 @@ impl Drop for Engine {
         self.keep(&[]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::frames::Frames;
+    use crate::networks::AUTHORED;
+
+    fn small(manifest: &Manifest) -> Settings {
+        Settings {
+            width: 64,
+            height: 64,
+            frames: 2,
+            steps: 2,
+            guidance_steps: 1,
+            ..Settings::new(&manifest.defaults, "a red ring")
+        }
+    }
+
+    #[test]
+    fn a_plans_graphs_are_loaded_and_not_authored_again() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("onnx/demo/bundle");
+        let (mut budget, mut strategies) = (1 << 40, Vec::new());
+        loop {
+            let options = EngineOptions { device: Device::Cpu, memory_budget: Some(budget), ..Default::default() };
+            let mut engine = Engine::open(&folder, &options).unwrap();
+            let settings = small(engine.manifest());
+            AUTHORED.take();
+            let Ok(plan) = engine.plan(&settings) else { break };
+            let planned = AUTHORED.take();
+            let clip = Frames { width: 64, height: 64, data: vec![90; 2 * 64 * 64 * 3] };
+            for _ in 0..2 {
+                let motion = engine.extract(&clip, &settings, &mut |_| (), &Cancel::default()).unwrap();
+                engine.clone_motion(&motion, &settings, &mut |_| (), &Cancel::default()).unwrap();
+            }
+            assert!(!planned.is_empty());
+            assert_eq!(AUTHORED.take(), [], "{plan:?}");
+            // Graphs of other sizes make way.
+            let other = Settings { frames: 3, ..settings };
+            let _ = engine.plan(&other);
+            AUTHORED.take();
+            engine.plan(&small(engine.manifest())).unwrap();
+            assert!(AUTHORED.take().iter().any(NetworkKey::runs_in_steps));
+            strategies.push(plan.strategy);
+            budget = plan.peak - 1;
+        }
+        assert_eq!(strategies, MemoryStrategy::ALL);
+    }
+}

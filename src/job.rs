@@ -13,9 +13,10 @@ use crate::motion::{Motion, MotionInfo, SparseAttention};
 use crate::networks::JobNetworks;
 use crate::pipeline::control::condition;
 use crate::pipeline::denoise::{Denoising, Step};
+use crate::pipeline::noise::{initial_latents, posterior};
 use crate::pipeline::preview::preview;
 use crate::pipeline::unet::{AttentionMaps, Unet};
-use crate::pipeline::{extract, initial_latents, posterior, vae};
+use crate::pipeline::{extract, vae};
 use crate::progress::{Clock, report};
 use crate::settings::Settings;
 

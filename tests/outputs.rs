@@ -228,7 +228,7 @@ fn a_finished_clip_is_never_lost() {
     fs::write(place.at("run.yaml"), yaml).unwrap();
     let list = ["one", "two"].map(|p| format!("{{\"video_path\": \"clip.mp4\", \"new_prompt\": \"{p}\"}}\n")).concat();
     fs::write(place.at("list.jsonl"), list).unwrap();
-    let does = "for a in \"$@\"; do case \"$a\" in file:*one*) kill -9 $$;; esac; done";
+    let does = "for a in \"$@\"; do case \"$a\" in file:*clip_one*) kill -9 $$;; esac; done";
     let ffmpeg = ffmpeg_that(
         &place,
         "ffmpeg2",

@@ -62,7 +62,8 @@ pub fn check_room(folder: &Path, needed: u64) -> Result<()> {
 
 /// A file that is being written; dropped before [`Unfinished::finish`], it leaves nothing.
 pub struct Unfinished {
-    staging: Staging,
+    /// Goes with this.
+    _staging: Staging,
     path: PathBuf,
     place: PathBuf,
 }
@@ -76,7 +77,7 @@ impl Unfinished {
         let place = follow(place)?;
         let name = place.file_name().ok_or_else(|| io::Error::other("this names no file"))?.to_owned();
         let staging = Staging::new(parent(&place))?;
-        Ok(Self { path: staging.path().join(name), staging, place })
+        Ok(Self { path: staging.path().join(name), _staging: staging, place })
     }
 
     /// Where to write.
@@ -97,21 +98,6 @@ impl Unfinished {
             }
             result => result,
         }
-    }
-
-    /// Moves the file to another place than its own, without replacing anything.
-    ///
-    /// # Errors
-    /// When something is there, or the file system refuses.
-    pub fn rescue(self, place: &Path) -> io::Result<()> {
-        let mut new = File::create_new(place)?;
-        let copied = File::open(&self.path).and_then(|mut old| io::copy(&mut old, &mut new));
-        if copied.is_err() {
-            // Of no use to anybody.
-            let _ = fs::remove_file(place);
-        }
-        drop(self.staging);
-        copied.map(drop)
     }
 }
 

@@ -435,6 +435,54 @@ mod tests {
         (view.shape().to_vec(), view.data().to_vec())
     }
 
+    /// What the published way reads is ffmpeg's own conversion of the frames that numpy's linspace numbers; by time, the
+    /// same frames are read, and the same bytes of clips that do not name their colours.
+    #[test]
+    fn the_published_way_reads_as_ever() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let options = ["-f", "lavfi", "-i", "testsrc2=s=64x48:r=30000/1001:d=1.5", "-pix_fmt", "yuv420p"];
+        let mut paths = vec![made(folder.path(), "plain.mp4", &options), made(folder.path(), "plain.mkv", &options)];
+        let shared = clips().map(|clips| fs::read_dir(clips).expect("clips"));
+        paths.extend(shared.into_iter().flatten().map(|entry| entry.expect("an entry").path()));
+        for path in paths.iter().filter(|path| path.extension().is_some_and(|e| e == "mp4" || e == "mkv")) {
+            let cancel = Cancel::default();
+            let mut published = Clip::open(
+                path,
+                &Selection { sampling: Sampling::Published, ..Selection::default() },
+                &mut |_| (),
+                &cancel,
+            )
+            .expect("a clip");
+            let mut timed = open(path).expect("a clip");
+            assert_eq!(timed.count(), published.count(), "{}", path.display());
+            for frames in [2, 8, 16] {
+                let expected = sample_indices(published.count(), frames);
+                assert_eq!(published.indices(frames), expected);
+                assert_eq!(timed.indices(frames), expected, "{}", path.display());
+            }
+            let Source::Video(video, _) = &timed.source else { panic!("a video") };
+            let (width, height) = (video.track.width, video.track.height);
+            let is_plain = video.track.colour.matrix == "unknown" && video.reading.guessed_matrix.is_none();
+            let read = published.sample(4, width, height, &mut |_| (), &cancel).expect("frames");
+            let ffmpeg = Ffmpeg::find().expect("ffmpeg");
+            let choice: Vec<String> =
+                sample_indices(published.count(), 4).iter().map(|index| format!("eq(n\\,{index})")).collect();
+            let direct = std::process::Command::new(&ffmpeg.path)
+                .args(["-v", "error", "-i"])
+                .arg(path)
+                .args(["-map", "0:V:0", "-vf", &format!("select={}", choice.join("+"))])
+                .args(ffmpeg.every_frame())
+                .args(["-f", "rawvideo", "-pix_fmt", "rgb24", "-"])
+                .output()
+                .expect("ffmpeg");
+            assert!(read.data == direct.stdout, "{}", path.display());
+            if is_plain {
+                let read = timed.sample(4, width, height, &mut |_| (), &cancel).expect("frames");
+                assert!(read.data == direct.stdout, "{} by time", path.display());
+            }
+        }
+    }
+
     #[test]
     fn frames_equal_the_recorded_ones() {
         let Some(folder) = clips() else { return };

@@ -14,4 +14,6 @@ pub mod sampling;
 mod sequence;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 pub mod video;

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use motionclone_onnx::manifest::{Defaults, Manifest};
 use serde::Serialize;
 
+use super::Control;
 use super::quality::Quality;
 use super::value::{Field, Kind, Value};
-use super::{Control, Noise};
 use crate::error::{Error, Result};
+use crate::random::Noise;
 
 /// The values that a number may have.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -9,6 +9,8 @@ mod licences;
 mod openfx;
 mod privacy;
 mod setup;
+#[cfg(test)]
+mod structure;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};

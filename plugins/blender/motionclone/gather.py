@@ -72,7 +72,7 @@ def _gather(job):
         # It may have been moved.
         number = info["values"]["image_frame"] if index is None else strips.start(strip) + index
         number = min(max(number, strips.start(strip)), strips.end(strip) - 1)
-        strips.check_media(scene, strip, [number])
+        strips.check_media(scene, strip, [number], decode=True)
         clips.append(strips.frame(scene, strip, number, (width, height)))
         job.message, job.step, job.total = "Taking frames", len(clips), len(takes)
         yield

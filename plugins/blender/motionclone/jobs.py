@@ -6,6 +6,7 @@ are first needed: Blender's start does not wait for them.
 """
 
 import atexit
+import contextlib
 import re
 import tempfile
 import traceback
@@ -195,7 +196,8 @@ def _add_strip(job):
     except Exception as error:
         # Anything else would end the timer, and the other jobs with it.
         if not isinstance(error, (strips.StripError, RuntimeError)):
-            traceback.print_exc()
+            with contextlib.suppress(OSError):  # The console may be closed.
+                traceback.print_exc()
         said = str(error).rstrip(".")
         job.state, job.message = "FAILED", f"{said}; the new clip is in {job.files[0].parent}."
 

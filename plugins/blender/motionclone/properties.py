@@ -4,9 +4,9 @@ import bpy
 from bpy.props import EnumProperty, FloatProperty, IntProperty, PointerProperty, StringProperty
 
 QUALITIES = [
-    ("DRAFT", "Draft", "A quarter of the model's steps"),
-    ("BALANCED", "Balanced", "Half of the model's steps"),
-    ("FULL", "Full", "All of the model's steps"),
+    ("DRAFT", "Draft", "Fewer steps, to see whether the motion is right"),
+    ("STANDARD", "Standard", "The model's own steps"),
+    ("BEST", "Best", "Twice the model's own steps"),
     ("CUSTOM", "Custom", "As many steps as set below"),
 ]
 
@@ -40,9 +40,13 @@ class MOTIONCLONE_settings(bpy.types.PropertyGroup):
     image_scale: FloatProperty(name="Image Strength", default=1.0, min=0.0, max=2.0)
     seed: IntProperty(name="Seed", default=2025, min=0, description="The same seed gives the same clip")
     strength: FloatProperty(
-        name="Motion Strength", default=1.0, min=0.0, max=5.0, description="How closely the motion is followed"
+        name="Motion Strength",
+        default=1.0,
+        min=0.0,
+        max=5.0,
+        description="How strictly the motion is followed: 1 is the model's own, 0 leaves the motion to the model",
     )
-    quality: EnumProperty(name="Quality", items=QUALITIES, default="FULL")
+    quality: EnumProperty(name="Quality", items=QUALITIES, default="STANDARD")
     steps: IntProperty(name="Steps", default=50, min=1, max=1000)
     size: EnumProperty(
         name="Size",

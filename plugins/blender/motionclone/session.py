@@ -4,9 +4,11 @@ Nothing here knows of Blender: work that waits (loading a library, making an eng
 worker thread, and bpy must not be called from there. Blender asks `Session.poll` how things stand.
 """
 
+import contextlib
 import json
 import threading
 import time
+import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,8 +17,14 @@ from .worker import Worker
 
 # The small model that comes with the extension, for when no bundle is chosen.
 EMBEDDED = Path(__file__).parent / "bundle"
-# How much of the model's denoising steps a quality preset takes.
-QUALITIES = {"DRAFT": 0.25, "BALANCED": 0.5, "FULL": 1.0}
+# The engine's qualities, in steps of the model's own.
+QUALITIES = {
+    "DRAFT": lambda own: -(-own * 2 // 5),
+    "STANDARD": lambda own: own,
+    "BEST": lambda own: max(own, min(2 * own, LONGEST_RUN)),
+}
+# Steps of the noise schedule that all models of this kind have.
+LONGEST_RUN = 1000
 # Seconds that Blender waits at its end, or when the extension is disabled.
 CLOSING_LIMIT = 5.0
 
@@ -67,14 +75,15 @@ class Request:
 
 
 def settings(values, quality, defaults):
-    """The library's settings: a preset scales the steps of the model and their shares, `strength` the model's weight
-    of the motion."""
-    values = dict(values)
+    """The library's settings: a quality sets the steps, and they the model's own shares of them; `strength` is a factor
+    on the model's weight of the motion."""
+    values, own = dict(values), defaults["steps"]
     weight = defaults["motion_weight"] * values.pop("strength", 1.0)
-    steps = values.get("steps") or max(1, round(defaults["steps"] * QUALITIES[quality]))
-    shares = ("guidance_steps", "warm_up", "cool_up")
-    scaled = {name: int(defaults[name] * steps / defaults["steps"]) for name in shares}
-    return {**scaled, **values, "steps": steps, "motion_weight": weight}
+    steps = values.get("steps") or QUALITIES.get(quality, QUALITIES["STANDARD"])(own)
+    # Rounded, and what the model has at all stays at least one step.
+    share = lambda number: max((2 * number * steps + own) // (2 * own), int(number > 0))
+    shares = {name: share(defaults[name]) for name in ("guidance_steps", "warm_up", "cool_up")}
+    return {**shares, **values, "steps": steps, "motion_weight": weight}
 
 
 class Job:
@@ -186,7 +195,11 @@ class Session:
             if not job.ended:
                 try:
                     self._advance(job)
-                except (library.LibraryError, OSError, ValueError) as error:
+                except Exception as error:
+                    # Anything else would end Blender's timer, and the other jobs with it.
+                    if not isinstance(error, (library.LibraryError, OSError, ValueError)):
+                        with contextlib.suppress(OSError):  # The console may be closed.
+                            traceback.print_exc()
                     job.fail(error)
                 if job.ended:
                     ended.append(job)

@@ -315,26 +315,38 @@ class Clones(Case):
         self.assertEqual(texts["Description"], "a fish")
         self.assertIn('"seed": 2025', texts["motionclone"])
 
-    def test_same_pixels_as_the_command_line(self):
-        self.images()
+    def same_as_the_command_line(self, count, *options):
+        """Clones the motion of so many frames here and there, and compares the results."""
+        self.images(count=count)
         job = self.clone()
         frames = self.folder / "reference"
         frames.mkdir()
-        for t in range(8):
-            (frames / f"{t}.png").write_bytes(png.encode(picture(t).tobytes(), 96, 64))
-        used = job.used
+        for t in range(count):
+            (frames / f"{t:02}.png").write_bytes(png.encode(picture(t).tobytes(), 96, 64))
         command = [PROGRAM, "clone", "--bundle", BUNDLE, "--reference", frames, "--no-cache", "--device", "cpu"]
-        command += ["--prompt", "a fish", "--size", "80x64", "--out", self.folder / "expected"]
-        for name in ("frames", "steps", "guidance_steps", "warm_up", "cool_up", "seed", "motion_weight"):
-            command += [f"--{name.replace('_', '-')}", f"{used[name]:g}"]
+        command += ["--prompt", "a fish", "--size", "80x64", "--out", self.folder / "expected", *options]
         environment = {**os.environ, "MOTIONCLONE_ONNXRUNTIME": str(next(Path(FOLDER).glob("*onnxruntime.*")))}
         subprocess.run(command, check=True, env=environment, capture_output=True)
         expected = [bpy.data.images.load(str(file)) for file in sorted((self.folder / "expected").glob("*.png"))]
-        self.assertEqual(len(expected), 4)
+        self.assertEqual(len(expected), len(job.files))
         for image, file in zip(expected, job.files):
             got = bpy.data.images.load(str(file))
             self.assertEqual(tuple(got.size), (80, 64))
             self.assertEqual(strips.image_clip(image).data, strips.image_clip(got).data)
+
+    def test_same_frames_as_the_command_line(self):
+        # Frames that are spread evenly and rounded would be others than 0 1 3 4 6 7 9 11.
+        self.set(frames=8)
+        self.same_as_the_command_line(12, "--frames=8", "--steps=2")
+
+    def test_same_qualities_and_strength_as_the_command_line(self):
+        self.set(quality="DRAFT", strength=2)
+        self.same_as_the_command_line(6, "--frames=4", "--quality=draft", "--strength=2")
+        own = {"steps": 100, "guidance_steps": 50, "warm_up": 10, "cool_up": 10, "motion_weight": 2000.0}
+        for quality, steps in (("DRAFT", 40), ("STANDARD", 100), ("BEST", 200)):
+            used = session.settings({}, quality, own)
+            shares = [used[name] for name in ("steps", "guidance_steps", "warm_up", "cool_up")]
+            self.assertEqual(shares, [steps, steps // 2, steps // 10, steps // 10])
 
     def test_movie_and_timing(self):
         self.movie()
@@ -624,6 +636,14 @@ class Media(Case):
         for strip in (below, above):
             self.scene.sequence_editor.active_strip = strip
             self.refused(bpy.ops.motionclone.clone, "film is offline", "film.mkv")
+
+    def test_broken_media_are_refused(self):
+        (self.folder / "broken.mkv").write_bytes(b"no movie" * 100)
+        self.movie().filepath = str(self.folder / "broken.mkv")
+        self.refused(bpy.ops.motionclone.clone, "film cannot be read", "broken.mkv")
+        self.images()
+        (self.folder / "0007.png").write_bytes(b"no picture")
+        self.failed("bar cannot be read", "0007.png")
 
     def test_media_that_go_offline_meanwhile(self):
         self.images()

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import dataclass
 
 from . import programs, results
+from .console import say
 from .problem import Cancelled, Problem
 
 ENCODER = "prores_ks"
@@ -18,10 +19,10 @@ STAGES = {
     "write": "writing frames",
 }
 """The stages of `motionclone`, as the page shows them."""
-# Bytes of a pixel: of a frame as PNG, and as ProRes. Both are more than is usual.
-FRAME, PRORES = 3, 2
-# Where neither is chosen, the model's own are hardly more.
-SIDE, FRAMES = 1024, 32
+FRAME, PRORES = 3, 1
+"""Bytes of a pixel at most, of a frame as PNG and as ProRes."""
+SIZE, FRAMES = "128x128", 16
+"""The clip of the small model, where nothing is chosen."""
 
 
 @dataclass(frozen=True)
@@ -150,13 +151,17 @@ def _kept(frames, settings, problem):
 
 def _size(clip, settings):
     """Bytes that the work and the result take at most."""
-    chosen = dict(option[2:].split("=", 1) for option in settings.options if "=" in option)
-    width, _, height = chosen.get("size", f"{SIDE}x{SIDE}").partition("x")
+    own = {"size": SIZE, "frames": FRAMES}
     try:
-        pixels, frames = int(width) * int(height), int(chosen.get("frames", FRAMES))
-    except ValueError:
-        return 0  # The program refuses these.
-    return pixels * (frames * FRAME + clip.duration * PRORES)
+        if settings.bundle:
+            with open(os.path.join(settings.bundle, "manifest.json"), encoding="utf-8") as file:
+                defaults = json.load(file)["defaults"]
+            own = {"size": "{width}x{height}".format(**defaults), "frames": defaults["frames"]}
+        chosen = {**own, **dict(option[2:].split("=", 1) for option in settings.options if "=" in option)}
+        width, _, height = chosen["size"].partition("x")
+        return int(width) * int(height) * (int(chosen["frames"]) * FRAME + clip.duration * PRORES)
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0  # The program refuses such a bundle or such a size.
 
 
 class _Events:
@@ -184,7 +189,7 @@ class _Events:
             if isinstance(step, int) and isinstance(total, int):
                 self._report(what, min(1.0, step / max(1, total)))
         elif kind == "warning":
-            print("motionclone:", event.get("message"))
+            say(f"motionclone: {event.get('message')}")
         elif kind == "kept":
             self.kept = str(event.get("path") or "")
         elif kind == "error":

@@ -14,6 +14,8 @@ import webbrowser
 from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from .console import say
+
 PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "page.html")
 LARGEST_REQUEST = 100_000
 COOKIE = "motionclone"
@@ -43,7 +45,7 @@ class Form:
             opened = opener(self.address)
         except (OSError, webbrowser.Error):
             pass
-        print(f"motionclone: {'the form is' if opened else 'open'} at {self.address}")
+        say(f"motionclone: {'the form is' if opened else 'open'} at {self.address}")
 
     def show(self, state, **details):
         """Replaces what the page shows."""

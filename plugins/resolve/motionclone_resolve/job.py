@@ -3,9 +3,9 @@
 import os
 import random
 import re
-import traceback
 
 from . import clone
+from .console import trace
 from .problem import Cancelled, Problem
 from .timeline import BIN
 
@@ -120,7 +120,7 @@ class Job:
         except Problem:
             raise
         except Exception as error:  # Resolve's objects raise whatever they like.
-            traceback.print_exc()
+            trace()
             raise Problem(
                 f"The result for {clip.name!r} could not be placed: Resolve did not answer as expected ({error}); it is "
                 f"kept in {path}."

@@ -1,10 +1,10 @@
 """What the menu entry starts: the form, then the work, until the user is done."""
 
 import os
-import traceback
 from contextlib import contextmanager
 
 from . import clone, preferences, programs
+from .console import say, trace
 from .form import Form
 from .job import QUALITIES, Job, settings_from
 from .problem import Cancelled, Problem
@@ -40,7 +40,7 @@ def _start(resolve, form, dry_run, read):
         except Problem as problem:
             return _end(form, "failed", text=str(problem))
         except Exception as error:  # Resolve's objects raise whatever they like.
-            traceback.print_exc()
+            trace()
             return _end(form, "failed", text=f"Resolve did not answer as expected: {error}.")
         _converse(form, job, dry_run)
     finally:
@@ -68,7 +68,7 @@ def _converse(form, job, dry_run):
             settings = settings_from(choices)
             if dry_run or fields.get("action") == "plan":
                 lines = job.plan(scope, settings)
-                print("\n".join(lines))
+                say("\n".join(lines))
                 form.show("ask", plan=lines, **again)
                 continue
             clone.check(settings)
@@ -84,11 +84,11 @@ def _converse(form, job, dry_run):
             form.show("ask", text=str(problem), failed=True, **again)
             continue
         except Exception as error:
-            traceback.print_exc()
+            trace()
             form.show("ask", text=f"Something unexpected happened: {error}.", failed=True, **again)
             continue
         for line in done + problems:
-            print("motionclone:", line)
+            say(f"motionclone: {line}")
         if problems:
             form.show("ask", text=" ".join(problems), done=done, failed=True, **again)
             continue
@@ -96,6 +96,6 @@ def _converse(form, job, dry_run):
 
 
 def _end(form, state, **details):
-    print("motionclone:", details.get("text") or "; ".join(details.get("done", [])))
+    say("motionclone: " + (details.get("text") or "; ".join(details.get("done", []))))
     form.show(state, **details)
     form.wait_until_seen()

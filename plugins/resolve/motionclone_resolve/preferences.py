@@ -5,6 +5,7 @@ import os
 import sys
 import tempfile
 
+from .console import say
 from .job import QUALITIES
 from .programs import find_program
 
@@ -67,4 +68,4 @@ def save(choices):
             json.dump({key: choices[key] for key in DEFAULTS if key in choices}, file, indent=1)
         os.replace(temporary, _file())
     except OSError as error:
-        print(f"motionclone: the choices are not remembered: {error}")
+        say(f"motionclone: the choices are not remembered: {error}")

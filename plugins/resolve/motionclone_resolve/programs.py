@@ -9,6 +9,7 @@ import sys
 import threading
 from collections import deque
 
+from .console import trace
 from .problem import Cancelled, Problem
 
 PATIENCE = 20
@@ -77,7 +78,11 @@ def run(command, read_line, cancelled):
 
     def read_output():
         for line in child.stdout:
-            reason = read_line(line.strip())
+            try:
+                reason = read_line(line.strip())
+            except Exception:  # Progress is advisory, and a program whose output nobody reads would stand still.
+                trace()
+                continue
             if reason:
                 reasons.append(reason)
 

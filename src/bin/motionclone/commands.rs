@@ -8,7 +8,7 @@ use motionclone::bundle::Bundle;
 use motionclone::motion::Motion;
 use motionclone::onnx::checkpoint::{self, ImportOptions};
 use motionclone::onnx::manifest::Manifest;
-use motionclone::pipeline::preview;
+use motionclone::pipeline::preview_fit;
 use motionclone::settings::{self, Choices, Description, FrameRate, Kind, Settings, Value};
 use motionclone::{Error, Result};
 
@@ -66,7 +66,7 @@ pub fn import(args: Import, work: &mut Work) -> Result<()> {
     terminal.finish();
     let imported = imported?;
     imported.warnings.iter().for_each(|warning| terminal.warn(warning));
-    if let Err(error) = preview::fit_bundle(&options.out) {
+    if let Err(error) = preview_fit::fit_bundle(&options.out) {
         terminal.warn(format!("the bundle will show no previews: {error}"));
     }
     terminal.written(&options.out);
@@ -203,7 +203,8 @@ pub fn shape(settings: &Settings, fps: FrameRate) -> ClipShape {
 
 /// Checks that motions are not kept among the inputs.
 pub fn check_cache(keep: bool, places: &Places) -> Result<()> {
-    cache::folder().filter(|_| keep).map_or(Ok(()), |folder| places.keeps(&folder))
+    let Some(folder) = cache::folder().filter(|_| keep) else { return Ok(()) };
+    places.keeps(&folder).map_err(|e| e.within("the folder of kept motions (MOTIONCLONE_CACHE)"))
 }
 
 fn load_motion(path: &Path, manifest: &Manifest, settings: &Settings) -> Result<Motion> {
