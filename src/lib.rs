@@ -23,6 +23,7 @@ pub mod motion;
 pub mod networks;
 pub mod pipeline;
 pub mod progress;
+pub mod prompt;
 pub mod random;
 pub mod runtime;
 pub mod schedule;

@@ -131,30 +131,53 @@ impl PreparedGraph {
     }
 }
 
-/// Graphs that were authored to predict their memory, kept for loading.
-#[derive(Default)]
-pub(crate) struct Graphs(HashMap<NetworkKey, PreparedGraph>);
+/// What a network takes of a device.
+pub(crate) struct Footprint {
+    /// Bytes of weights and constants.
+    pub(crate) weights: u64,
+    /// Bytes of activations, where they are most.
+    pub(crate) activations: u64,
+    /// Storage key and bytes of the weights that other networks may share.
+    pub(crate) shareable: Vec<(String, u64)>,
+}
 
-impl Graphs {
-    /// A graph, authored where it is not there.
+/// Footprints that were predicted, and the graphs that were authored for that, until they are loaded.
+#[derive(Default)]
+pub(crate) struct Footprints {
+    known: HashMap<NetworkKey, Footprint>,
+    graphs: HashMap<NetworkKey, PreparedGraph>,
+}
+
+impl Footprints {
+    /// A network's footprint.
     ///
     /// # Errors
     /// As [`NetworkKey::prepare`].
-    pub(crate) fn author(&mut self, key: &NetworkKey, bundle: &Bundle, lowering: Lowering) -> Result<&PreparedGraph> {
-        if !self.0.contains_key(key) {
-            self.0.insert(key.clone(), key.prepare(bundle, lowering)?);
+    pub(crate) fn of(&mut self, key: &NetworkKey, bundle: &Bundle, lowering: Lowering) -> Result<&Footprint> {
+        if !self.known.contains_key(key) {
+            let prepared = key.prepare(bundle, lowering)?;
+            let Memory { weights, activations, .. } = *prepared.memory();
+            let shareable = prepared.weights.iter().filter(|tensor| tensor.shareable);
+            let shareable = shareable.map(|tensor| (tensor.numbers.clone(), tensor.length())).collect();
+            self.known.insert(key.clone(), Footprint { weights, activations, shareable });
+            self.graphs.insert(key.clone(), prepared);
         }
-        Ok(&self.0[key])
+        Ok(&self.known[key])
     }
 
-    /// A graph that is there.
-    pub(crate) fn get(&self, key: &NetworkKey) -> Option<&PreparedGraph> {
-        self.0.get(key)
+    /// A graph to load, where it is still there.
+    pub(crate) fn take(&mut self, key: &NetworkKey) -> Option<PreparedGraph> {
+        self.graphs.remove(key)
     }
 
-    /// Drops all others.
+    /// Drops the footprints of all other networks.
     pub(crate) fn keep(&mut self, keys: &[NetworkKey]) {
-        self.0.retain(|key, _| keys.contains(key));
+        self.known.retain(|key, _| keys.contains(key));
+    }
+
+    /// Drops the graphs of all other networks.
+    pub(crate) fn keep_graphs(&mut self, keys: &[NetworkKey]) {
+        self.graphs.retain(|key, _| keys.contains(key));
     }
 }
 

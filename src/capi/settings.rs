@@ -4,15 +4,15 @@ use std::ptr;
 
 use motionclone_onnx::model::config::ControlKind;
 
-use super::boundary::{Failure, call, call_anywhere, check_size, initialise, pointer, read, text};
+use super::boundary::{Failure, call, call_anywhere, check_size, initialise, pointer, read};
+use super::describe;
 use super::frames::View;
 use super::worker::Worker;
 use super::{
-    Alpha, Channels, EngineHandle, HostFrames, HostImage, HostSettings, ImageKind, OBJECTS, RowOrder, Sample, Status,
-    Transfer, small,
+    Alpha, Channels, EngineHandle, HostFrames, HostImage, HostSettings, OBJECTS, RowOrder, Sample, Status, Transfer,
 };
 use crate::media::frames::Frames;
-use crate::settings::{Control, Settings};
+use crate::settings::{Control, Model, Settings};
 
 /// Fills frames with defaults: RGB of 8 bit in sRGB, rows from the top, no gaps, no memory, and no size.
 ///
@@ -67,32 +67,9 @@ pub unsafe extern "C" fn motionclone_settings_init(
         pointer(settings, "settings")?;
         check_size::<HostSettings>(struct_size, "settings")?;
         let engine = OBJECTS.get::<Worker>(engine)?;
-        let defaults = &engine.manifest.defaults;
-        let own = Settings::new(defaults, "");
-        let value = HostSettings {
-            struct_size,
-            prompt: ptr::null(),
-            negative_prompt: ptr::null(),
-            blocks: ptr::null(),
-            images: ptr::null(),
-            image_count: 0,
-            image_kind: ImageKind::Picture as u32,
-            image_scale: defaults.control_scale,
-            seed: own.seed,
-            width: small(own.width),
-            height: small(own.height),
-            frames: small(own.frames),
-            steps: small(own.steps),
-            guidance_steps: small(own.guidance_steps),
-            warm_up: small(own.warm_up),
-            cool_up: small(own.cool_up),
-            noise_step: small(own.noise_step),
-            top_k: small(own.top_k),
-            reserved: 0,
-            guidance_scale: own.guidance_scale,
-            motion_weight: own.motion_weight,
-            cfg: own.cfg,
-        };
+        let own = Settings::new(&engine.manifest.defaults, "");
+        let mut value = HostSettings { struct_size, ..describe::empty() };
+        describe::give_settings(&mut value, &own);
         // SAFETY: the pointer is one to a structure of that size, says the header.
         unsafe { initialise(settings, struct_size, "settings", value) }
     })
@@ -105,33 +82,7 @@ pub unsafe extern "C" fn motionclone_settings_init(
 pub(super) unsafe fn settings_of(engine: &Worker, host: *const HostSettings) -> Result<Settings, Failure> {
     // SAFETY: the caller's promise, here and below.
     let host = unsafe { read(host, "settings") }?;
-    let mut settings = Settings::new(&engine.manifest.defaults, "");
-    unsafe {
-        settings.prompt = text(host.prompt, "prompt")?.unwrap_or_default().into();
-        if let Some(negative) = text(host.negative_prompt, "negative_prompt")? {
-            settings.negative_prompt = negative.into();
-        }
-        if let Some(blocks) = text(host.blocks, "blocks")? {
-            settings.blocks = blocks.split(',').map(|block| block.trim().to_string()).collect();
-        }
-    }
-    settings.seed = host.seed;
-    for (to, from) in [
-        (&mut settings.width, host.width),
-        (&mut settings.height, host.height),
-        (&mut settings.frames, host.frames),
-        (&mut settings.steps, host.steps),
-        (&mut settings.guidance_steps, host.guidance_steps),
-        (&mut settings.warm_up, host.warm_up),
-        (&mut settings.cool_up, host.cool_up),
-        (&mut settings.noise_step, host.noise_step),
-        (&mut settings.top_k, host.top_k),
-    ] {
-        *to = from as usize;
-    }
-    (settings.guidance_scale, settings.motion_weight, settings.cfg) =
-        (host.guidance_scale, host.motion_weight, host.cfg);
-    settings.control_scale = host.image_scale;
+    let mut settings = unsafe { describe::take_settings(&host, &Model::from(&engine.manifest)) }?;
     let kind = match host.image_kind {
         0 => ControlKind::Rgb,
         1 => ControlKind::Scribble,

@@ -234,7 +234,10 @@ impl Clip {
         let indices = self.indices(frames);
         let mut wanted = indices.clone();
         wanted.dedup();
-        let mut sampled = Frames { width, height, data: Vec::with_capacity(frames * width * height * 3) };
+        let mut sampled = Frames { width, height, data: Vec::new() };
+        sampled.data.try_reserve_exact(frames.saturating_mul(sampled.frame_len())).map_err(|_| {
+            Error::input(format!("{frames} frames of {width}x{height} do not fit into memory; choose a smaller size"))
+        })?;
         let mut given = 0;
         let mut keep = |frame: Frames| {
             let frame = frame.resize_align_corners(width, height);

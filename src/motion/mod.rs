@@ -7,8 +7,6 @@
 mod file;
 pub mod guidance;
 mod sparse;
-#[cfg(test)]
-mod testing;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -194,6 +192,8 @@ pub fn guided_maps(
     Ok(modules.into_iter().map(|(name, positions)| (name, [positions, heads])).collect())
 }
 
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests {
     use super::testing::{manifest, motion, settings};

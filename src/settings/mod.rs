@@ -8,15 +8,19 @@ use motionclone_onnx::model::unet3d;
 use crate::error::{Error, Result};
 use crate::media::frames::Frames;
 
+mod choices;
 mod frame_rate;
+mod model;
 mod quality;
 mod table;
 mod value;
 
 pub use crate::random::Noise;
+pub use choices::Choices;
 pub use frame_rate::FrameRate;
+pub use model::{Model, Range};
 pub use quality::Quality;
-pub use table::{Choices, Description, Range, Setting, Settings, named, settings};
+pub use table::{Description, Setting, Settings, named, settings};
 pub use value::{Kind, Value};
 
 /// The seed of the published text-to-video scripts.
@@ -59,9 +63,10 @@ impl Settings {
     /// The first value that is out of range, with what is allowed.
     pub fn check(&self, manifest: &Manifest) -> Result<()> {
         let fail = |message: String| Err(Error::input(message));
+        let model = Model::from(manifest);
         for setting in settings() {
             if let Some(value) = setting.get(self) {
-                setting.check(&value, manifest)?;
+                setting.check(&value, &model)?;
             }
         }
         if self.guidance_steps > self.steps {

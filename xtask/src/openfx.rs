@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::setup::Tools;
-use crate::{Result, cargo, copy, output, root, run, target};
+use crate::{Result, cargo, copy, dist, embedded, output, root, run, target};
 
 /// The folder of a bundle for this system, as hosts look for it.
 const PLATFORM: &str = if cfg!(target_arch = "x86_64") { "Linux-x86-64" } else { "Linux-aarch64" };
+/// The effect's icon, named as the plugin's description names it.
+const ICON: &str = "org.motionclone.MotionClone.png";
 /// Where the bundle lies in what is handed out.
 const BUNDLE: &str = "plugins/openfx/MotionClone.ofx.bundle";
 
@@ -26,9 +28,19 @@ fn build(profile: &str) -> Result<PathBuf> {
     Ok(library)
 }
 
-/// Puts the bundle into a tree that has the engine and ONNX Runtime in `lib`.
+/// Puts the bundle into a tree that has the engine and ONNX Runtime in `lib`, and the papers of both.
 pub fn bundle(profile: &str, tree: &Path) -> Result<()> {
     assemble(&build(profile)?, tree)
+}
+
+/// Copies a folder with all that is in it, where there is one.
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    let Ok(entries) = fs::read_dir(from) else { return Ok(()) };
+    for entry in entries.flatten() {
+        let (path, place) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() { copy_folder(&path, &place)? } else { copy(&path, &place)? }
+    }
+    Ok(())
 }
 
 fn assemble(plugin: &Path, tree: &Path) -> Result<()> {
@@ -41,6 +53,14 @@ fn assemble(plugin: &Path, tree: &Path) -> Result<()> {
             copy(&entry.path(), &place.join(entry.file_name()))?;
         }
     }
+    let resources = bundle.join("Contents/Resources");
+    embedded::copy_to(&resources.join("model"))?;
+    copy(&root().join("plugins/openfx").join(ICON), &resources.join(ICON))?;
+    for file in ["LICENSE-MIT", "LICENSE-APACHE"] {
+        copy(&root().join(file), &resources.join(file))?;
+    }
+    // The bundle is what people copy, so the licences of what is in it go along.
+    copy_folder(&tree.join(dist::LICENCES), &resources.join("licences"))?;
     for file in ["README.md", "docs/parameters.svg"] {
         copy(&root().join("plugins/openfx").join(file), &bundle.with_file_name("").join(file))?;
     }

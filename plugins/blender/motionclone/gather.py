@@ -85,7 +85,7 @@ def _gather(job):
 
 
 def _is_busy():
-    """Whether Blender renders, or the user is dragging something: then frames are taken later."""
+    """True while Blender renders or the user drags something: then frames are taken later."""
     if bpy.app.is_job_running("RENDER"):
         return True
     modal = (operator for window in windows() for operator in getattr(window, "modal_operators", ()))

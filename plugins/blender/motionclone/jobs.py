@@ -124,7 +124,7 @@ def tick():
         return None
     for job in session.jobs:
         if not job.ended:
-            # So that what the user does to the strips is heard of step by step.
+            # So that each change of the strip is noticed by itself, such as a new name.
             job.request.info["reference"].find()
     taking = gather.take_frame(session)
     for job in session.poll():

@@ -40,7 +40,7 @@ def name_of(kind, number):
 
 
 class LibraryError(RuntimeError):
-    """Something that the library, or its absence, has to say to the user."""
+    """An error of the library, or its absence, in a sentence for the user."""
 
     def __init__(self, message, status=None):
         super().__init__(message)
@@ -285,14 +285,14 @@ class Job:
         )
 
     def wait(self, milliseconds=-1):
-        """Whether the job ended well within the time; raises what it failed of."""
+        """True when the job ended well in time, False when it has not ended; raises the error that it failed of."""
         return self.library.call("job_wait", self._handle, milliseconds, allowed=(OK, TIMEOUT)) == OK
 
     def cancel(self):
         self.library.call("job_cancel", self._handle)
 
     def error(self):
-        """What went wrong, or an empty text."""
+        """The error that the job failed of, or an empty text."""
         return self.library.text("job_error", self._handle)
 
     def frames(self, channels="RGB", row_order="TOP_DOWN"):

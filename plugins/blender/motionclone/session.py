@@ -58,7 +58,7 @@ class Place:
 
 @dataclass
 class Request:
-    """What a job is to make. `info` belongs to Blender's side: plain values, never its objects."""
+    """The order for a job. `info` belongs to Blender's side: plain values, never its objects."""
 
     kind: str  # CLONE or EXTRACT
     title: str
@@ -116,7 +116,7 @@ class Job:
 
     @property
     def share(self):
-        """How much of the stage at hand is done, 0 to 1."""
+        """Share of the current stage that is done, 0 to 1."""
         return min(1.0, self.step / self.total) if self.total else 0.0
 
     def cancel(self):

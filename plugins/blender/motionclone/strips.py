@@ -15,7 +15,7 @@ SILENT = ("SOUND",)
 
 
 class StripError(Exception):
-    """Something about a strip that the user should know."""
+    """An error of a strip, in a sentence for the user."""
 
 
 def sequencer_scene(context):
@@ -120,7 +120,7 @@ def _check_file(strip, file, is_sound):
 
 
 def _is_image(file):
-    """Whether Blender can read a picture."""
+    """True for a picture that Blender can read."""
     image = bpy.data.images.load(file)
     try:
         return image.size[0] > 0
@@ -129,7 +129,7 @@ def _is_image(file):
 
 
 def _animated(scene, strip):
-    """Whether keyframes may move the strip's picture."""
+    """True where keyframes may move the strip's picture."""
     action = scene.animation_data.action if scene.animation_data else None
     if action is None:
         return False

@@ -8,6 +8,7 @@ into a Blender with a user folder of its own. Where one of these or `bpy` is mis
 """
 
 import importlib.util
+import json
 import os
 import platform
 import shutil
@@ -347,6 +348,20 @@ class Clones(Case):
             used = session.settings({}, quality, own)
             shares = [used[name] for name in ("steps", "guidance_steps", "warm_up", "cool_up")]
             self.assertEqual(shares, [steps, steps // 2, steps // 10, steps // 10])
+
+    def test_properties_are_those_of_the_table_of_settings(self):
+        said = subprocess.run([PROGRAM, "settings", "--json", "--bundle", BUNDLE], check=True, capture_output=True)
+        known = {setting["name"]: setting for setting in json.loads(said.stdout)}
+        ours = type(self.settings).bl_rna.properties
+        qualities = [item.identifier.lower() for item in ours["quality"].enum_items]
+        self.assertEqual(qualities, [*known["quality"]["choices"], "custom"])
+        self.assertEqual(ours["quality"].default.lower(), known["quality"]["default"])
+        for own, name in {"seed": "seed", "strength": "strength", "image_scale": "control_scale"}.items():
+            self.assertEqual(ours[own].default, known[name]["default"], name)
+        names = {"strength": "strength", "image_scale": "control_scale", "steps": "steps", "side": "width"}
+        for own, name in names.items():
+            self.assertGreaterEqual(ours[own].hard_min, known[name]["least"], name)
+            self.assertLessEqual(ours[own].hard_max, known[name].get("most", float("inf")), name)
 
     def test_movie_and_timing(self):
         self.movie()

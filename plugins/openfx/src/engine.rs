@@ -10,6 +10,7 @@ use motionclone_abi::files::{LIBRARY, LIBRARY_VARIABLE, RUNTIME_VARIABLE, RUNTIM
 use motionclone_abi::types::{ABI_VERSION, DeviceKind, HostFrames, HostMotionInfo, HostSettings, ImageKind, Status};
 
 use crate::picture::Picture;
+use crate::stop::Stop;
 
 /// An error is a sentence for people.
 pub type Result<T, E = String> = std::result::Result<T, E>;
@@ -343,15 +344,15 @@ impl EngineJob {
     /// Waits a little; true when the job has ended well.
     ///
     /// # Errors
-    /// What went wrong; `None` when it was cancelled.
-    pub fn wait(&self, milliseconds: i64) -> Result<bool, Option<String>> {
+    /// When it was cancelled, or failed.
+    pub fn wait(&self, milliseconds: i64) -> Result<bool, Stop> {
         // SAFETY: takes no pointer.
         let status = unsafe { (self.api.functions.job_wait)(self.handle, milliseconds) };
         match status {
             _ if status == Status::Ok as u32 => Ok(true),
             _ if status == Status::Timeout as u32 => Ok(false),
-            _ if status == Status::Cancelled as u32 => Err(None),
-            _ => Err(Some(self.error(status))),
+            _ if status == Status::Cancelled as u32 => Err(Stop::Cancelled),
+            _ => Err(Stop::Failed(self.error(status))),
         }
     }
 

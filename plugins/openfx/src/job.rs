@@ -275,7 +275,7 @@ impl Run<'_> {
         };
         let running = engine.start(&reference, &request.settings)?;
         let (mut notified, mut attended, mut share) = (Instant::now(), Instant::now(), 0.0_f64);
-        while !running.wait(POLL.as_millis() as i64).map_err(|stop| stop.map_or(Stop::Cancelled, Stop::Failed))? {
+        while !running.wait(POLL.as_millis() as i64)? {
             if self.is_attended() {
                 attended = Instant::now();
             }

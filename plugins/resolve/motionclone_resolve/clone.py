@@ -27,7 +27,7 @@ SIZE, FRAMES = "128x128", 16
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user chose."""
+    """Settings of a clone, as the user chose them."""
 
     program: str
     bundle: str
@@ -38,7 +38,7 @@ class Settings:
     options: tuple = ()
     """Further words for `motionclone clone`."""
     smooth: bool = True
-    """Whether frames between those of the model are interpolated along the motion."""
+    """True to interpolate frames between those of the model along the motion."""
 
 
 def check(settings):
@@ -96,7 +96,7 @@ def fit_command(clip, settings, frames, count, out):
 def clone(clip, settings, report, cancelled):
     """Makes the result and returns its path.
 
-    `report(what, done)` hears the stage and its part done, 0 to 1; `cancelled` is an event that ends the work. Nothing
+    `report(stage, done)` is called with the stage and the share of it that is done, 0 to 1; `cancelled` is an event that ends the work. Nothing
     but a whole result is left behind, or the frames of a clip that was finished and could not be made to fit.
     """
     check(settings)
@@ -170,7 +170,7 @@ class _Events:
     def __init__(self, report):
         self._report = report
         self.kept = ""
-        """What the program saved although it failed."""
+        """The path of what the program saved although it failed."""
 
     def __call__(self, line):
         """Takes a line; gives the reason of a failure."""

@@ -33,7 +33,7 @@ class Source:
 
 
 def offers(thing, method):
-    """Whether one of Resolve's objects has a method."""
+    """True where one of Resolve's objects has a method."""
     return method in dir(thing)
 
 
@@ -78,7 +78,7 @@ def _length(item, name, first, shown):
 
 
 def _number(item, method):
-    """What a method of newer versions answers, or None."""
+    """The frame number that a method of newer versions gives, or None."""
     answer = getattr(item, method)() if offers(item, method) else None
     try:
         return None if answer is None else int(float(answer))

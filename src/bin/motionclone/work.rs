@@ -52,6 +52,9 @@ impl Work {
             ..Default::default()
         };
         let engine = Engine::open(&args.bundle.folder()?, &options)?;
+        if args.bundle.is_embedded() {
+            self.terminal.notice("using the small embedded model, which draws a toy world; --bundle names another");
+        }
         self.terminal.notice(format!("computing on {}", engine.device_and_reason()));
         Ok(engine)
     }

@@ -6,8 +6,6 @@
 
 mod driver;
 mod target;
-#[cfg(test)]
-mod tests;
 
 use std::ptr::null_mut;
 
@@ -152,3 +150,6 @@ fn element_type(element: Element) -> TensorElementType {
 fn told(e: crate::Error) -> ort::Error {
     ort::Error::new(e.to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -82,8 +82,15 @@ impl Instance {
             _ => files,
         };
         let (key, store) = (request.key()?, store(values));
+        let about = request.about();
         let clip = match store.load(&key) {
-            Some(clip) => clip,
+            Some(clip) => {
+                // Another project has made it, or its own folder was emptied.
+                if let Some(problem) = store.keep(&key, &clip, &about) {
+                    self.state().error = Some(problem);
+                }
+                clip
+            }
             None => self.work(host, key.clone(), request)?,
         };
         self.state().rendered = Some((recipe, key.clone()));
