@@ -5,6 +5,8 @@
 
 pub mod clip;
 mod colour;
+#[cfg(test)]
+mod colour_tests;
 pub mod ffmpeg;
 pub mod frames;
 mod image;
