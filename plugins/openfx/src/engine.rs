@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString, c_void};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use libloading::Library;
 use motionclone_abi::Functions;
@@ -11,6 +11,7 @@ use motionclone_abi::types::{ABI_VERSION, DeviceKind, HostFrames, HostMotionInfo
 
 use crate::picture::Picture;
 use crate::stop::Stop;
+use crate::sync::lock;
 
 /// An error is a sentence for people.
 pub type Result<T, E = String> = std::result::Result<T, E>;
@@ -64,7 +65,7 @@ pub fn missing() -> Option<String> {
 /// # Errors
 /// When it is missing, cannot be loaded, or is of another version.
 pub fn api() -> Result<Arc<Api>> {
-    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut loaded = lock(&LOADED);
     if let Some(api) = &*loaded {
         return Ok(api.clone());
     }
@@ -75,7 +76,7 @@ pub fn api() -> Result<Arc<Api>> {
 
 /// Ends everything in the library, if it was loaded.
 pub fn shutdown() {
-    let api = LOADED.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let api = lock(&LOADED).take();
     if let Some(api) = api {
         // SAFETY: the function takes nothing; no other thread of the plugin is left.
         unsafe { (api.functions.shutdown)() };

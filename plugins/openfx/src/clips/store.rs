@@ -2,13 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use etcetera::BaseStrategy;
 
 use crate::clips::cache::Cache;
 use crate::clips::clip::{Clip, is_key};
 use crate::clips::kept::{self, About};
+use crate::sync::lock;
 
 /// Clips that stay in memory when nothing shows them: hosts exist that make an instance a frame.
 const RECENT: usize = 2;
@@ -27,7 +28,7 @@ struct Memory {
 static MEMORY: Mutex<Option<Memory>> = Mutex::new(None);
 
 fn memory<T>(with: impl FnOnce(&mut Memory) -> T) -> T {
-    with(MEMORY.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
+    with(lock(&MEMORY).get_or_insert_default())
 }
 
 impl Memory {
@@ -42,7 +43,7 @@ impl Memory {
 
 /// Forgets all clips in memory.
 pub fn forget() {
-    *MEMORY.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    *lock(&MEMORY) = None;
 }
 
 /// A project's clips.

@@ -66,6 +66,7 @@ impl Instance {
     /// A parameter was changed by the user.
     pub fn changed(&self, host: &Host, changed: &CStr, time: f64) -> Result<()> {
         let values = self.values(host)?;
+        self.state().rendered = None;
         self.resolve(host, &values);
         let outcome = match changed {
             _ if changed == name::GENERATE => self.generate(host, &values, time),
