@@ -180,9 +180,11 @@ def _add(context, kind, title, strip, values, motion, folder, name):
         chosen["negative_prompt"] = values["negative_prompt"]
     if values["quality"] == "CUSTOM":
         chosen["steps"] = values["steps"]
+    else:
+        chosen["quality"] = values["quality"].lower()
     fallbacks = (preferences.data_folder("results"), Path(tempfile.gettempdir()) / "motionclone")
     request = Request(
-        kind, title, chosen, values["quality"], None, motion, images, folder, fallbacks, name, info=info
+        kind, title, chosen, None, motion, images, folder, fallbacks, name, info=info
     )
     return open_session().add(request, place)
 
