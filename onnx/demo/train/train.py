@@ -407,7 +407,7 @@ class Run:
 def main():
     run = Run(arguments())
     if not run.phases():
-        print(f"phases left: {', '.join(p for p in RESULTS if p not in run.args.only)}", flush=True)
+        print(f"phases left: {', '.join(p for p in RESULTS if not run.weights.over(p))}", flush=True)
 
 
 if __name__ == "__main__":

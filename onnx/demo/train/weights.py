@@ -35,7 +35,11 @@ class Weights:
 
     def missing(self):
         """The phases that are to be trained."""
-        return [p for p in self.phases if not all((self.folder / f"{name}.safetensors").exists() for name in RESULTS[p])]
+        return [p for p in self.phases if not self.over(p)]
+
+    def over(self, phase):
+        """Whether what a phase leaves is there."""
+        return all((self.folder / f"{name}.safetensors").exists() for name in RESULTS[phase])
 
     def ready(self, phase, *modules):
         """Loads what a phase leaves; says whether the phase is over. What `start` holds is where a phase that is to be
