@@ -271,7 +271,10 @@ fn texts_are_those_of_the_status() {
     let text = |status: u32| unsafe { CStr::from_ptr(motionclone_status_text(status)) };
     let texts: BTreeSet<&CStr> = (0..=Status::WrongProcess as u32).map(text).collect();
     assert_eq!(texts.len(), Status::WrongProcess as usize + 1);
-    assert_eq!((text(0), text(Status::WrongProcess as u32 + 1), text(u32::MAX)), (c"ok", c"unknown status", c"unknown status"));
+    assert_eq!(
+        (text(0), text(Status::WrongProcess as u32 + 1), text(u32::MAX)),
+        (c"ok", c"unknown status", c"unknown status")
+    );
     assert_eq!(motionclone_abi_version(), ABI_VERSION);
     assert_eq!(unsafe { CStr::from_ptr(motionclone_version()) }.to_str(), Ok(env!("CARGO_PKG_VERSION")));
 }

@@ -155,13 +155,13 @@ fn inverse(m: Matrix) -> Matrix {
 /// Writes a clip of two frames; none where ffmpeg lacks the encoder.
 fn write(path: &Path, coding: &Coding, light: Light, bits: u32, is_full: bool, pixels: &[[u16; 3]]) -> bool {
     let (width, height) = (PATCHES * SIDE, SIDE);
+    assert_eq!(pixels.len(), PATCHES);
     let mut raw = Vec::new();
-    for channel in 0..3 {
+    let planes = [0, 1, 2].map(|channel| pixels.iter().map(move |pixel| pixel[channel]));
+    for plane in planes {
         for _ in 0..height {
-            for x in 0..width {
-                let value = pixels[x / SIDE][channel];
-                raw.extend(&value.to_le_bytes()[..if bits > 8 { 2 } else { 1 }]);
-            }
+            let row = plane.clone().flat_map(|value| std::iter::repeat_n(value, SIDE));
+            row.for_each(|value| raw.extend(&value.to_le_bytes()[..if bits > 8 { 2 } else { 1 }]));
         }
     }
     let format = if bits > 8 { "yuv444p10le" } else { "yuv444p" };
