@@ -164,6 +164,47 @@ typedef uint32_t motionclone_job_state;
 #endif // __cplusplus
 
 /**
+ * A setting's type.
+ */
+enum motionclone_setting_kind
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * A whole number of at least 0.
+   */
+  MOTIONCLONE_SETTING_KIND_INTEGER = 0,
+  /**
+   * A whole number of 64 bits, for which -1 draws one.
+   */
+  MOTIONCLONE_SETTING_KIND_SEED = 1,
+  /**
+   * Any number.
+   */
+  MOTIONCLONE_SETTING_KIND_NUMBER = 2,
+  /**
+   * A text.
+   */
+  MOTIONCLONE_SETTING_KIND_TEXT = 3,
+  /**
+   * One of several names.
+   */
+  MOTIONCLONE_SETTING_KIND_CHOICE = 4,
+  /**
+   * Names with commas between.
+   */
+  MOTIONCLONE_SETTING_KIND_LIST = 5,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum motionclone_setting_kind motionclone_setting_kind;
+#else
+typedef uint32_t motionclone_setting_kind;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
  * A part of a job's work.
  */
 enum motionclone_job_stage
@@ -425,78 +466,75 @@ typedef uint32_t motionclone_log_level;
 #endif // __cplusplus
 
 /**
- * Hears what an engine has to say: a motionclone_log_level, a message in UTF-8 that is valid during the call, and the
- * user_data of the options.
- *
- * It is called on the thread that creates the engine, while it creates it, and on the engine's own thread, never by two
- * threads at once for one engine, and not any more once motionclone_engine_destroy has returned. On the engine's thread
- * the calls that wait (motionclone_engine_destroy, motionclone_job_wait, motionclone_shutdown) are refused with
- * MOTIONCLONE_STATUS_WRONG_THREAD. It must return, and soon: no exception, no longjmp.
- */
-typedef void (*motionclone_log)(uint32_t level, const char *message, void *user_data);
-
-/**
- * How an engine is made.
+ * A setting: what it is called, what it may be, and what it does. motionclone_setting_describe fills it.
  */
 typedef struct {
   /**
-   * sizeof this structure, set by motionclone_engine_options_init.
+   * sizeof this structure, set by motionclone_setting_info_init.
    */
   size_t struct_size;
   /**
-   * A motionclone_device_kind. MOTIONCLONE_DEVICE_KIND_AUTO unless set.
+   * Its name, such as "guidance_steps". With spaces, a label for people.
    */
-  uint32_t device_kind;
+  const char *name;
   /**
-   * Which of several CUDA devices, from 0.
+   * One line for people, without a full stop.
    */
-  uint32_t device_number;
+  const char *help;
   /**
-   * CPU threads for the networks; 0 takes one a core.
+   * What its number counts, such as "pixels"; empty where it counts nothing.
    */
-  uint32_t threads;
+  const char *unit;
   /**
-   * MiB of the device's memory that the networks may take; 0 sets no limit. Jobs keep within it at the price of
-   * time, and are refused where they cannot.
+   * The version of the library that it came with.
    */
-  uint32_t memory_budget;
+  const char *since;
   /**
-   * Path of the ONNX Runtime library, or NULL to take the one named in the environment variable
-   * MOTIONCLONE_ONNXRUNTIME, or the one that lies beside this library. A process has one: the first that is loaded
-   * stays.
+   * The names of a choice, with commas between; empty for other kinds.
    */
-  const char *onnxruntime;
+  const char *choices;
   /**
-   * Called with messages, or NULL.
-   */
-  motionclone_log log;
-  /**
-   * Handed to log as it is.
-   */
-  void *log_user_data;
-} motionclone_engine_options;
-
-/**
- * A device.
- */
-typedef struct {
-  /**
-   * sizeof this structure, set by motionclone_device_init.
-   */
-  size_t struct_size;
-  /**
-   * A motionclone_device_kind, never MOTIONCLONE_DEVICE_KIND_AUTO.
+   * A motionclone_setting_kind.
    */
   uint32_t kind;
   /**
-   * Which of several CUDA devices, from 0.
+   * 1 for one that belongs behind the simple ones in an interface, otherwise 0.
    */
-  uint32_t number;
+  uint32_t advanced;
   /**
-   * What people call it, ended by a zero byte.
+   * 1 for one that changes the motion that is extracted, otherwise 0: it belongs to the key of a kept motion.
    */
-  char name[64];
-} motionclone_device;
+  uint32_t changes_motion;
+  /**
+   * 1 for one that is a part of what makes two clones the same, 0 for one that sets such others.
+   */
+  uint32_t identity;
+  /**
+   * The model's own value; of a choice, its position among the names; NaN for texts and lists, which
+   * motionclone_settings_get_text tells.
+   */
+  double default_number;
+  /**
+   * The least value of a number; NaN for texts and lists.
+   */
+  double least;
+  /**
+   * The largest value of a number, infinite where there is none; NaN for texts and lists.
+   */
+  double most;
+  /**
+   * A number is a multiple of this; 0 where it need not be.
+   */
+  double multiple_of;
+  /**
+   * The least value of a slider for it.
+   */
+  double usual_least;
+  /**
+   * The largest value of a slider for it, infinite where there is none.
+   */
+  double usual_most;
+} motionclone_setting_info;
 
 /**
  * An engine: a model on a device, with one thread of its own. 0 is no engine.
@@ -670,9 +708,9 @@ typedef struct {
    */
   uint32_t top_k;
   /**
-   * Not used; 0.
+   * The PyTorch generator whose noise the seed gives: 0 is a CPU's, 1 an H100's.
    */
-  uint32_t reserved;
+  uint32_t noise;
   /**
    * Share of the noise schedule that the guided steps cover, 0 to 1.
    */
@@ -685,7 +723,85 @@ typedef struct {
    * Classifier-free guidance as the published code counts it: 7.5 here is 8.5 elsewhere.
    */
   double cfg;
+  /**
+   * Settings of later versions, which only the library knows; motionclone_settings_set_number sets them.
+   */
+  double others[16];
 } motionclone_settings;
+
+/**
+ * Hears what an engine has to say: a motionclone_log_level, a message in UTF-8 that is valid during the call, and the
+ * user_data of the options.
+ *
+ * It is called on the thread that creates the engine, while it creates it, and on the engine's own thread, never by two
+ * threads at once for one engine, and not any more once motionclone_engine_destroy has returned. On the engine's thread
+ * the calls that wait (motionclone_engine_destroy, motionclone_job_wait, motionclone_shutdown) are refused with
+ * MOTIONCLONE_STATUS_WRONG_THREAD. It must return, and soon: no exception, no longjmp.
+ */
+typedef void (*motionclone_log)(uint32_t level, const char *message, void *user_data);
+
+/**
+ * How an engine is made.
+ */
+typedef struct {
+  /**
+   * sizeof this structure, set by motionclone_engine_options_init.
+   */
+  size_t struct_size;
+  /**
+   * A motionclone_device_kind. MOTIONCLONE_DEVICE_KIND_AUTO unless set.
+   */
+  uint32_t device_kind;
+  /**
+   * Which of several CUDA devices, from 0.
+   */
+  uint32_t device_number;
+  /**
+   * CPU threads for the networks; 0 takes one a core.
+   */
+  uint32_t threads;
+  /**
+   * MiB of the device's memory that the networks may take; 0 sets no limit. Jobs keep within it at the price of
+   * time, and are refused where they cannot.
+   */
+  uint32_t memory_budget;
+  /**
+   * Path of the ONNX Runtime library, or NULL to take the one named in the environment variable
+   * MOTIONCLONE_ONNXRUNTIME, or the one that lies beside this library. A process has one: the first that is loaded
+   * stays.
+   */
+  const char *onnxruntime;
+  /**
+   * Called with messages, or NULL.
+   */
+  motionclone_log log;
+  /**
+   * Handed to log as it is.
+   */
+  void *log_user_data;
+} motionclone_engine_options;
+
+/**
+ * A device.
+ */
+typedef struct {
+  /**
+   * sizeof this structure, set by motionclone_device_init.
+   */
+  size_t struct_size;
+  /**
+   * A motionclone_device_kind, never MOTIONCLONE_DEVICE_KIND_AUTO.
+   */
+  uint32_t kind;
+  /**
+   * Which of several CUDA devices, from 0.
+   */
+  uint32_t number;
+  /**
+   * What people call it, ended by a zero byte.
+   */
+  char name[64];
+} motionclone_device;
 
 /**
  * An extraction or a clone, waiting, running or ended. 0 is no job.
@@ -815,6 +931,85 @@ const char *motionclone_last_error(void);
  * Any thread but an engine's own. MOTIONCLONE_STATUS_WRONG_THREAD from a log function on an engine's thread.
  */
 motionclone_status motionclone_shutdown(void);
+
+/**
+ * The number of settings, which motionclone_setting_describe counts from 0. Later versions may have more. Never fails.
+ * Any thread.
+ */
+uint32_t motionclone_setting_count(void);
+
+/**
+ * Fills a setting's info with zeros, to be filled by motionclone_setting_describe.
+ *
+ * `struct_size` is sizeof(motionclone_setting_info). Any thread.
+ *
+ * INVALID_ARGUMENT: info is NULL. INVALID_STRUCT_SIZE: struct_size is another one.
+ */
+motionclone_status motionclone_setting_info_init(motionclone_setting_info *info, size_t struct_size);
+
+/**
+ * Tells what a setting is. Settings come in the order in which they are best applied: one that sets others, such as
+ * quality or steps, stands before these.
+ *
+ * engine is the one whose model's default and range are wanted, or 0 for those of the published model. The texts belong
+ * to the library and live as long as it is loaded. info was set up by motionclone_setting_info_init. Any thread.
+ *
+ * INVALID_ARGUMENT: info is NULL, or index is motionclone_setting_count() or more. INVALID_STRUCT_SIZE: info was not set
+ * up. INVALID_HANDLE: engine is none.
+ */
+motionclone_status motionclone_setting_describe(uint32_t index,
+                                                motionclone_engine engine,
+                                                motionclone_setting_info *info);
+
+/**
+ * Sets a setting by its name to a number, with what follows from it: steps and quality set the steps that are guided,
+ * and warm-up and cool-down, in the model's own proportion; strength sets the motion's weight. So quality and steps are
+ * set before these. Of a choice, the number is the position among its names; for a seed, -1 draws one. A seed above
+ * 2^53 is set as a text, or in its field.
+ *
+ * settings were filled by motionclone_settings_init with this engine. Any thread.
+ *
+ * INVALID_ARGUMENT: settings or name is NULL, or no setting has that name. INVALID_STRUCT_SIZE: settings were not filled.
+ * INVALID_HANDLE: engine is none. INVALID_INPUT: the model does not allow that value, or the setting is a text.
+ */
+motionclone_status motionclone_settings_set_number(motionclone_settings *settings,
+                                                   motionclone_engine engine,
+                                                   const char *name,
+                                                   double value);
+
+/**
+ * Sets a setting by its name to what a text says, as a user would write it: a number, the name of a choice such as
+ * "draft" for quality, names with commas between for a list. Otherwise as motionclone_settings_set_number.
+ *
+ * The text of a setting that is one, such as prompt or blocks, must live until the job is started; NULL stands for the
+ * model's own.
+ *
+ * INVALID_ARGUMENT: settings or name is NULL, text is NULL for a number or a choice or is not UTF-8, or no setting has that
+ * name. INVALID_STRUCT_SIZE: settings were not filled. INVALID_HANDLE: engine is none. INVALID_INPUT: the model does not
+ * allow that value.
+ */
+motionclone_status motionclone_settings_set_text(motionclone_settings *settings,
+                                                 motionclone_engine engine,
+                                                 const char *name,
+                                                 const char *text);
+
+/**
+ * Copies a setting's value to the host as a text with a zero byte behind it: a number in the shortest form, the name of
+ * a choice, names with commas between for a list, and the model's own text where the structure has NULL.
+ *
+ * size is the buffer's size in bytes. needed, unless NULL, receives the size that is needed; buffer may then be NULL.
+ * settings were filled by motionclone_settings_init with this engine. Any thread.
+ *
+ * INVALID_ARGUMENT: settings or name is NULL, buffer and needed both are, or no setting that keeps a value has that name:
+ * quality and strength only set others. BUFFER_SIZE: the text does not fit. INVALID_STRUCT_SIZE: settings were not
+ * filled. INVALID_HANDLE: engine is none. INVALID_INPUT: the structure holds a value that is none.
+ */
+motionclone_status motionclone_settings_get_text(const motionclone_settings *settings,
+                                                 motionclone_engine engine,
+                                                 const char *name,
+                                                 char *buffer,
+                                                 size_t size,
+                                                 size_t *needed);
 
 /**
  * Fills options with defaults.

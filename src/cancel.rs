@@ -1,9 +1,9 @@
-//! The wish to stop, and how it reaches the work in hand.
+//! Cancellation tokens, and how they reach the work in hand.
 
 use crate::error::{Error, Result};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, lock};
 
-/// A wish to stop, shared by whoever asks and whoever works. Work stops inside the current network run.
+/// A cancellation token, shared by whoever asks and whoever works. Work stops inside the current network run.
 #[derive(Clone, Default)]
 pub struct Cancel {
     shared: Arc<Shared>,

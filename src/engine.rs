@@ -12,7 +12,8 @@ use crate::bundle::Bundle;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::memory::{self, Plan};
-use crate::networks::{Graphs, JobNetworks, MemoryStrategy, NetworkKey};
+use crate::networks::{Footprints, JobNetworks, MemoryStrategy, NetworkKey};
+use crate::prompt::{self, Prompt};
 use crate::runtime::device::DeviceGuard;
 use crate::runtime::probe::{leave_out_kernels, probe};
 use crate::runtime::shared_weights::SharedWeights;
@@ -85,7 +86,7 @@ pub struct Engine {
     without_cuda: Option<String>,
     without_kernels: Option<String>,
     networks: HashMap<NetworkKey, Network>,
-    graphs: Graphs,
+    footprints: Footprints,
     weights: SharedWeights,
     /// Prompts that were encoded: the next job often has the same ones.
     embeddings: HashMap<String, (ArrayD<f32>, Option<String>)>,
@@ -154,7 +155,7 @@ impl Engine {
             without_cuda,
             without_kernels,
             networks: HashMap::new(),
-            graphs: Graphs::default(),
+            footprints: Footprints::default(),
             weights,
             embeddings: HashMap::new(),
         })
@@ -209,19 +210,15 @@ impl Engine {
         self.networks.get_mut(key).ok_or_else(|| Error::failure("a loaded network is gone"))
     }
 
-    fn load(&self, key: &NetworkKey, cancel: &Cancel) -> Result<Network> {
+    fn load(&mut self, key: &NetworkKey, cancel: &Cancel) -> Result<Network> {
         let cuda_graph = self.run.cuda_graph && key.runs_in_steps();
         let mut run = RunSettings { cuda_graph, cancel: cancel.clone(), ..self.run.clone() };
         if key.runs_on_cpu() {
             (run.cuda, run.lowering) = (None, Lowering::Portable);
         }
-        let authored;
-        let prepared = match self.graphs.get(key) {
+        let prepared = match self.footprints.take(key) {
             Some(prepared) => prepared,
-            None => {
-                authored = key.prepare(&self.bundle, run.lowering)?;
-                &authored
-            }
+            None => key.prepare(&self.bundle, run.lowering)?,
         };
         let weights = self.weights.weights(&prepared.weights, self.bundle.weights.path())?;
         // Only these have a backward pass or run beside one; the others would only run slower with open shapes. Small ones
@@ -268,7 +265,7 @@ impl Engine {
     /// When the settings do not fit the model, no plan keeps within the budget, or a network cannot be made.
     pub fn plan(&mut self, settings: &Settings) -> Result<Plan> {
         settings.check(self.manifest())?;
-        memory::plan(&self.bundle, settings, &self.run, &mut self.graphs)
+        memory::plan(&self.bundle, settings, &self.run, &mut self.footprints)
     }
 
     /// The networks of a job with these settings, by its plan where there is a memory budget; then nothing stays of the
@@ -305,24 +302,28 @@ impl Engine {
     pub(crate) fn encode_text(
         &mut self,
         networks: &JobNetworks,
-        prompt: &str,
+        text: &str,
         cancel: &Cancel,
     ) -> Result<(ArrayD<f32>, Option<String>)> {
-        if let Some(known) = self.embeddings.get(prompt) {
+        if let Some(known) = self.embeddings.get(text) {
             return Ok(known.clone());
         }
         let length = self.bundle.manifest.text_encoder.max_positions;
-        let tokens = self.bundle.tokenizer.encode(prompt, length)?;
+        let (tokens, weights) = self.bundle.tokenizer.encode_parts(&Prompt::read(text).parts, length)?;
         let ids = ArrayD::from_shape_vec(IxDyn(&[1, length]), tokens.ids)
             .map_err(|e| Error::failure(format!("token ids: {e}")))?;
         let key = networks.text_encoder();
         self.make_room(networks, std::slice::from_ref(&key));
         let network = self.network(&key, cancel)?;
-        let embeddings = network.run(&[("input_ids", Input::Integers(&ids))], cancel)?.array("text_embeddings")?;
+        let mut embeddings = network.run(&[("input_ids", Input::Integers(&ids))], cancel)?.array("text_embeddings")?;
+        if weights.iter().any(|weight| *weight != 1.0) {
+            let (empty, _) = self.encode_text(networks, "", cancel)?;
+            prompt::weigh(&mut embeddings, &empty, &weights);
+        }
         if self.embeddings.len() == MOST_EMBEDDINGS {
             self.embeddings.clear();
         }
-        self.embeddings.insert(prompt.into(), (embeddings.clone(), tokens.cut.clone()));
+        self.embeddings.insert(text.into(), (embeddings.clone(), tokens.cut.clone()));
         Ok((embeddings, tokens.cut))
     }
 }
@@ -330,5 +331,52 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.keep(&[]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::frames::Frames;
+    use crate::networks::AUTHORED;
+
+    fn small(manifest: &Manifest) -> Settings {
+        Settings {
+            width: 64,
+            height: 64,
+            frames: 2,
+            steps: 2,
+            guidance_steps: 1,
+            ..Settings::new(&manifest.defaults, "a red ring")
+        }
+    }
+
+    #[test]
+    fn a_plans_graphs_are_loaded_and_not_authored_again() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("onnx/demo/bundle");
+        let (mut budget, mut strategies) = (1 << 40, Vec::new());
+        loop {
+            let options = EngineOptions { device: Device::Cpu, memory_budget: Some(budget), ..Default::default() };
+            let mut engine = Engine::open(&folder, &options).unwrap();
+            let settings = small(engine.manifest());
+            AUTHORED.take();
+            let Ok(plan) = engine.plan(&settings) else { break };
+            assert!(!AUTHORED.take().is_empty());
+            let clip = Frames { width: 64, height: 64, data: vec![90; 2 * 64 * 64 * 3] };
+            let motion = engine.extract(&clip, &settings, &mut |_| (), &Cancel::default()).unwrap();
+            engine.clone_motion(&motion, &settings, &mut |_| (), &Cancel::default()).unwrap();
+            // Alone it is loaded twice, once for the motion and once for the clip.
+            assert_eq!(AUTHORED.take(), [NetworkKey::TextEncoder], "{plan:?}");
+            assert_eq!(engine.plan(&settings).unwrap(), plan);
+            assert_eq!(AUTHORED.take(), [], "{plan:?}");
+            // What is known of other sizes makes way.
+            let _ = engine.plan(&Settings { frames: 3, ..settings.clone() });
+            AUTHORED.take();
+            assert_eq!(engine.plan(&settings).unwrap(), plan);
+            assert!(AUTHORED.take().iter().any(NetworkKey::runs_in_steps));
+            strategies.push(plan.strategy);
+            budget = plan.peak - 1;
+        }
+        assert_eq!(strategies, MemoryStrategy::ALL);
     }
 }

@@ -14,10 +14,12 @@ use crate::motion::{Motion, MotionInfo, SparseAttention, guided_maps};
 use crate::networks::JobNetworks;
 use crate::pipeline::control::condition;
 use crate::pipeline::denoise::{Denoising, Step};
+use crate::pipeline::noise::{initial_latents, posterior};
 use crate::pipeline::preview::preview;
 use crate::pipeline::unet::{AttentionMaps, Unet};
-use crate::pipeline::{extract, initial_latents, posterior, vae};
+use crate::pipeline::{extract, vae};
 use crate::progress::{Clock, report};
+use crate::prompt;
 use crate::settings::Settings;
 
 pub use crate::progress::{Event, Progress, Stage, Watch};
@@ -180,6 +182,8 @@ impl<'a> Job<'a> {
         };
         let prompt = encode("prompt", &settings.prompt)?;
         let negative = encode("negative prompt", &settings.negative_prompt)?;
+        let vocabulary = &self.engine.manifest().vocabulary;
+        prompt::warnings(settings, vocabulary).into_iter().for_each(|warning| (self.watch)(Event::Warning(warning)));
         let condition = match (&settings.control, images) {
             (Some(control), Some(images)) => {
                 let places: Vec<usize> = control.images.iter().map(|(_, frame)| *frame).collect();

@@ -1,10 +1,13 @@
 //! Motion cloning: a new clip that moves like the one you give it.
 //!
-//! The stages, in the order data flows: [`media`] is what clips and images become; [`bundle`] holds a model and says
-//! which networks a job needs; [`runtime`] runs them on ONNX Runtime; [`tokenizer`] and [`pipeline`] turn prompt, pixels,
-//! pictures and sketches into what the networks read, and take the steps; [`motion`] keeps what is read from a clip's
-//! temporal attention and pulls each step towards it; [`schedule`] lays out the steps; [`job`] does one clone from
-//! beginning to end, in the memory that [`memory`] allots; [`capi`] is what programs in other languages see.
+//! [`Engine`] is where a program begins: it opens a bundle on a device, reads the motion of a clip and clones it.
+//!
+//! The modules, in the order data flows: [`media`] has clips and images; [`settings`] what a user decides; [`bundle`] holds
+//! a model and [`networks`] says which networks a job needs of it, in the memory that [`memory`] predicts; [`runtime`]
+//! runs them on ONNX Runtime; [`tokenizer`] and [`pipeline`] turn prompt, pixels, pictures and sketches into what the
+//! networks read, and take the steps that [`schedule`] lays out; [`motion`] keeps what is read from a clip's temporal
+//! attention and pulls each step towards it; [`job`] does one clone from beginning to end, and reports its
+//! [`progress`]; [`capi`] is what programs in other languages see.
 #![warn(missing_docs)]
 
 pub mod bundle;
@@ -20,6 +23,7 @@ pub mod motion;
 pub mod networks;
 pub mod pipeline;
 pub mod progress;
+pub mod prompt;
 pub mod random;
 pub mod runtime;
 pub mod schedule;

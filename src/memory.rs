@@ -3,11 +3,10 @@
 use std::collections::HashSet;
 
 use motionclone_onnx::graph::Lowering;
-use motionclone_onnx::graph::memory::Memory;
 
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
-use crate::networks::{Graphs, JobNetworks, MemoryStrategy, NetworkKey};
+use crate::networks::{Footprint, Footprints, JobNetworks, MemoryStrategy, NetworkKey};
 use crate::runtime::{RunSettings, gigabytes};
 use crate::settings::Settings;
 
@@ -47,20 +46,26 @@ pub struct Plan {
     pub peak: u64,
 }
 
-/// The plan for jobs with these settings, which have been checked: the fastest that keeps within the budget of `run`. The
-/// graphs that it looks at stay in `graphs`, in the place of those for other sizes.
+/// The plan for jobs with these settings, which have been checked: the fastest that keeps within the budget of `run`. What it
+/// predicts stays in `footprints`, in the place of what is there for other sizes, with the graphs of the plan's networks.
 ///
 /// # Errors
 /// When none does, or a network cannot be made.
-pub(crate) fn plan(bundle: &Bundle, settings: &Settings, run: &RunSettings, graphs: &mut Graphs) -> Result<Plan> {
+pub(crate) fn plan(
+    bundle: &Bundle,
+    settings: &Settings,
+    run: &RunSettings,
+    footprints: &mut Footprints,
+) -> Result<Plan> {
     let fastest = MemoryStrategy::fastest(run.lowering);
     let strategies = MemoryStrategy::ALL.into_iter().skip_while(|strategy| *strategy != fastest);
     let networks = strategies.map(|strategy| JobNetworks::new(&bundle.manifest, settings, run, strategy));
     let networks = networks.collect::<Result<Vec<_>>>()?;
-    graphs.keep(&networks.iter().flat_map(JobNetworks::all).collect::<Vec<_>>());
+    footprints.keep(&networks.iter().flat_map(JobNetworks::all).collect::<Vec<_>>());
     let mut least = 0;
     for networks in &networks {
-        let plan = Plan { strategy: networks.strategy(), peak: peak(bundle, networks, run, graphs)? };
+        let plan = Plan { strategy: networks.strategy(), peak: peak(bundle, networks, run, footprints)? };
+        footprints.keep_graphs(&networks.all());
         if run.budget.is_none_or(|budget| plan.peak <= budget) {
             return Ok(plan);
         }
@@ -77,24 +82,28 @@ pub(crate) fn plan(bundle: &Bundle, settings: &Settings, run: &RunSettings, grap
     )))
 }
 
-fn peak(bundle: &Bundle, networks: &JobNetworks, run: &RunSettings, graphs: &mut Graphs) -> Result<u64> {
+fn peak(bundle: &Bundle, networks: &JobNetworks, run: &RunSettings, footprints: &mut Footprints) -> Result<u64> {
     let mut peak = 0;
     for stage in networks.stages() {
-        peak = peak.max(resident_bytes(bundle, &stage, run.lowering, graphs)?);
+        peak = peak.max(resident_bytes(bundle, &stage, run.lowering, footprints)?);
     }
     Ok(peak + if run.cuda.is_some() { CONTEXT_OVERHEAD } else { 0 })
 }
 
 /// Bytes of the device for networks that are loaded at once. A weight that several share is there once, and only one half
 /// of the autoencoder runs at a time.
-fn resident_bytes(bundle: &Bundle, keys: &[NetworkKey], lowering: Lowering, graphs: &mut Graphs) -> Result<u64> {
+fn resident_bytes(
+    bundle: &Bundle,
+    keys: &[NetworkKey],
+    lowering: Lowering,
+    footprints: &mut Footprints,
+) -> Result<u64> {
     let (mut total, mut passing, mut shared) = (0, 0, HashSet::new());
     for key in keys.iter().filter(|key| lowering == Lowering::Portable || !key.runs_on_cpu()) {
-        let prepared = graphs.author(key, bundle, lowering)?;
-        let memory = prepared.memory();
-        let there = prepared.weights.iter().filter(|tensor| tensor.shareable && !shared.insert(tensor.numbers.clone()));
-        total += memory.weights - there.map(|tensor| tensor.length()).sum::<u64>();
-        let (workspace, overhead) = workspace(memory, lowering);
+        let footprint = footprints.of(key, bundle, lowering)?;
+        let there = footprint.shareable.iter().filter(|(storage, _)| !shared.insert(storage.clone()));
+        total += footprint.weights - there.map(|(_, length)| length).sum::<u64>();
+        let (workspace, overhead) = workspace(footprint, lowering);
         total += overhead;
         if key.is_autoencoder() {
             passing = passing.max(workspace);
@@ -106,10 +115,10 @@ fn resident_bytes(bundle: &Bundle, keys: &[NetworkKey], lowering: Lowering, grap
 }
 
 /// Bytes that a network works in, and bytes that its libraries keep.
-fn workspace(memory: &Memory, lowering: Lowering) -> (u64, u64) {
+fn workspace(footprint: &Footprint, lowering: Lowering) -> (u64, u64) {
     match lowering {
-        Lowering::Cuda(_) => (memory.activations * FRAGMENTATION.0 / FRAGMENTATION.1, SESSION_OVERHEAD),
-        Lowering::Portable => (memory.activations, 0),
+        Lowering::Cuda(_) => (footprint.activations * FRAGMENTATION.0 / FRAGMENTATION.1, SESSION_OVERHEAD),
+        Lowering::Portable => (footprint.activations, 0),
     }
 }
 
@@ -132,22 +141,23 @@ mod tests {
             let guided = NetworkKey::Guided(shape.clone(), settings.blocks.clone(), Forward::Recomputed);
             [guided, NetworkKey::Denoiser(shape)]
         };
-        let bytes =
-            |keys: &[NetworkKey], lowering| resident_bytes(&bundle, keys, lowering, &mut Graphs::default()).unwrap();
+        let bytes = |keys: &[NetworkKey], lowering| {
+            resident_bytes(&bundle, keys, lowering, &mut Footprints::default()).unwrap()
+        };
 
         let lowering = Lowering::Cuda(Fused::ALL);
         let [guided, denoiser] = keys(lowering);
         let alone = bytes(std::slice::from_ref(&denoiser), lowering);
         let both = bytes(&[guided.clone(), denoiser.clone()], lowering);
         let more = both - bytes(&[guided], lowering);
-        let prepared = denoiser.prepare(&bundle, lowering).unwrap();
-        let memory = prepared.memory();
+        let mut footprints = Footprints::default();
+        let footprint = footprints.of(&denoiser, &bundle, lowering).unwrap();
         println!("the denoiser alone takes {alone} bytes, beside the guided network {more}");
-        let (workspace, overhead) = workspace(memory, lowering);
-        assert_eq!(alone, memory.weights + workspace + overhead);
+        let (workspace, overhead) = workspace(footprint, lowering);
+        assert_eq!(alone, footprint.weights + workspace + overhead);
         // Only what is too small to share, or kept in full precision, comes twice.
         let work = workspace + overhead;
-        assert!(more >= work && more - work < memory.weights / 5, "{more} {memory:?}");
+        assert!(more >= work && more - work < footprint.weights / 5, "{more} of {}", footprint.weights);
         // The same network twice brings nothing new to share.
         assert_eq!(bytes(&[denoiser.clone(), denoiser], lowering), alone + more);
 

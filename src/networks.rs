@@ -107,7 +107,7 @@ impl NetworkKey {
     /// When a weight is missing or misshapen.
     pub fn prepare(&self, bundle: &Bundle, lowering: Lowering) -> Result<PreparedGraph> {
         #[cfg(test)]
-        tests::AUTHORED.with_borrow_mut(|authored| authored.push(self.clone()));
+        AUTHORED.with_borrow_mut(|authored| authored.push(self.clone()));
         let graph = self.graph(bundle, lowering)?;
         let (graph, weights) =
             if graph.precision == Element::Float16 { fold::weights(&graph)? } else { (graph, Vec::new()) };
@@ -131,30 +131,53 @@ impl PreparedGraph {
     }
 }
 
-/// Graphs that were authored to predict their memory, kept for loading.
-#[derive(Default)]
-pub(crate) struct Graphs(HashMap<NetworkKey, PreparedGraph>);
+/// What a network takes of a device.
+pub(crate) struct Footprint {
+    /// Bytes of weights and constants.
+    pub(crate) weights: u64,
+    /// Bytes of activations, where they are most.
+    pub(crate) activations: u64,
+    /// Storage key and bytes of the weights that other networks may share.
+    pub(crate) shareable: Vec<(String, u64)>,
+}
 
-impl Graphs {
-    /// A graph, authored where it is not there.
+/// Footprints that were predicted, and the graphs that were authored for that, until they are loaded.
+#[derive(Default)]
+pub(crate) struct Footprints {
+    known: HashMap<NetworkKey, Footprint>,
+    graphs: HashMap<NetworkKey, PreparedGraph>,
+}
+
+impl Footprints {
+    /// A network's footprint.
     ///
     /// # Errors
     /// As [`NetworkKey::prepare`].
-    pub(crate) fn author(&mut self, key: &NetworkKey, bundle: &Bundle, lowering: Lowering) -> Result<&PreparedGraph> {
-        if !self.0.contains_key(key) {
-            self.0.insert(key.clone(), key.prepare(bundle, lowering)?);
+    pub(crate) fn of(&mut self, key: &NetworkKey, bundle: &Bundle, lowering: Lowering) -> Result<&Footprint> {
+        if !self.known.contains_key(key) {
+            let prepared = key.prepare(bundle, lowering)?;
+            let Memory { weights, activations, .. } = *prepared.memory();
+            let shareable = prepared.weights.iter().filter(|tensor| tensor.shareable);
+            let shareable = shareable.map(|tensor| (tensor.numbers.clone(), tensor.length())).collect();
+            self.known.insert(key.clone(), Footprint { weights, activations, shareable });
+            self.graphs.insert(key.clone(), prepared);
         }
-        Ok(&self.0[key])
+        Ok(&self.known[key])
     }
 
-    /// A graph that is there.
-    pub(crate) fn get(&self, key: &NetworkKey) -> Option<&PreparedGraph> {
-        self.0.get(key)
+    /// A graph to load, where it is still there.
+    pub(crate) fn take(&mut self, key: &NetworkKey) -> Option<PreparedGraph> {
+        self.graphs.remove(key)
     }
 
-    /// Drops all others.
+    /// Drops the footprints of all other networks.
     pub(crate) fn keep(&mut self, keys: &[NetworkKey]) {
-        self.0.retain(|key, _| keys.contains(key));
+        self.known.retain(|key, _| keys.contains(key));
+    }
+
+    /// Drops the graphs of all other networks.
+    pub(crate) fn keep_graphs(&mut self, keys: &[NetworkKey]) {
+        self.graphs.retain(|key, _| keys.contains(key));
     }
 }
 
@@ -408,63 +431,7 @@ pub fn unet_shape(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::cell::RefCell;
-    use std::path::Path;
-
-    use super::*;
-    use crate::cancel::Cancel;
-    use crate::engine::{Engine, EngineOptions};
-    use crate::media::frames::Frames;
-    use crate::runtime::Device;
-
-    thread_local! {
-        /// The networks whose graphs were authored on this thread, in order.
-        pub static AUTHORED: RefCell<Vec<NetworkKey>> = const { RefCell::new(Vec::new()) };
-    }
-
-    fn bundle() -> Bundle {
-        Bundle::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("onnx/demo/bundle")).unwrap()
-    }
-
-    fn small(manifest: &Manifest) -> Settings {
-        Settings {
-            width: 64,
-            height: 64,
-            frames: 2,
-            steps: 2,
-            guidance_steps: 1,
-            ..Settings::new(&manifest.defaults, "a red ring")
-        }
-    }
-
-    #[test]
-    fn a_plans_graphs_are_loaded_and_not_authored_again() {
-        let folder = bundle().folder().to_path_buf();
-        let (mut budget, mut strategies) = (1 << 40, Vec::new());
-        loop {
-            let options = EngineOptions { device: Device::Cpu, memory_budget: Some(budget), ..Default::default() };
-            let mut engine = Engine::open(&folder, &options).unwrap();
-            let settings = small(engine.manifest());
-            AUTHORED.take();
-            let Ok(plan) = engine.plan(&settings) else { break };
-            let planned = AUTHORED.take();
-            let clip = Frames { width: 64, height: 64, data: vec![90; 2 * 64 * 64 * 3] };
-            for _ in 0..2 {
-                let motion = engine.extract(&clip, &settings, &mut |_| (), &Cancel::default()).unwrap();
-                engine.clone_motion(&motion, &settings, &mut |_| (), &Cancel::default()).unwrap();
-            }
-            assert!(!planned.is_empty());
-            assert_eq!(AUTHORED.take(), [], "{plan:?}");
-            // Graphs of other sizes make way.
-            let other = Settings { frames: 3, ..settings };
-            let _ = engine.plan(&other);
-            AUTHORED.take();
-            engine.plan(&small(engine.manifest())).unwrap();
-            assert!(AUTHORED.take().iter().any(NetworkKey::runs_in_steps));
-            strategies.push(plan.strategy);
-            budget = plan.peak - 1;
-        }
-        assert_eq!(strategies, MemoryStrategy::ALL);
-    }
+thread_local! {
+    /// The networks whose graphs were authored on this thread, in order.
+    pub(crate) static AUTHORED: std::cell::RefCell<Vec<NetworkKey>> = const { std::cell::RefCell::new(Vec::new()) };
 }

@@ -1,6 +1,8 @@
 //! Random numbers equal to PyTorch's, so that a seed means the same noise here and there.
 
+use half::f16;
 use rand_mt::Mt;
+use serde::{Deserialize, Serialize};
 
 /// Normal draws of this many numbers or more take PyTorch's block path, smaller ones its scalar path.
 const BLOCK: usize = 16;
@@ -149,6 +151,35 @@ fn normal_four(words: [u32; 4]) -> [f32; 4] {
     [a, b, c, d]
 }
 
+/// The PyTorch generator that a seed reproduces. Both are drawn by this library, on any device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Noise {
+    /// PyTorch's on a CPU.
+    #[default]
+    Cpu,
+    /// PyTorch's on an H100, in half precision, which is what the published scripts draw there.
+    Cuda,
+}
+
+impl Noise {
+    /// The names, in the order of the kinds.
+    pub const NAMES: &[&str] = &["cpu", "cuda"];
+
+    /// `count` independent standard normal numbers, the first that a fresh generator with this seed gives.
+    pub fn draw(self, seed: u64, count: usize) -> Vec<f32> {
+        const MULTIPROCESSORS: usize = 132;
+        const THREADS: usize = 2048;
+        match self {
+            Self::Cpu => CpuGenerator::new(seed).randn(count),
+            Self::Cuda => {
+                let drawn = CudaGenerator::new(seed, MULTIPROCESSORS, THREADS).randn(count);
+                drawn.into_iter().map(|number| f16::from_f32(number).to_f32()).collect()
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,5 +273,13 @@ mod tests {
         let variance = values.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / values.len() as f64;
         assert!(values.iter().all(|v| v.is_finite()) && mean.abs() < 0.02 && (variance - 1.0).abs() < 0.02);
         assert!(CpuGenerator::new(1).randn(0).is_empty());
+    }
+
+    #[test]
+    fn a_seed_stands_for_numbers_of_a_device() {
+        // torch.randn(4, device=…, dtype=torch.float16) with a generator of seed 42 there.
+        let cuda = Noise::Cuda.draw(42, 4);
+        assert_eq!(cuda, [0.194_f32, 2.1621, -0.172, 0.8491].map(|v| f16::from_f32(v).to_f32()));
+        assert_ne!(Noise::Cpu.draw(42, 4), cuda);
     }
 }

@@ -18,6 +18,7 @@ use tokenizers::{
 use unicode_general_category::{GeneralCategory, get_general_category};
 
 use crate::error::{Error, Result};
+use crate::prompt::Part;
 
 const VOCAB_FILE: &str = "vocab.json";
 const MERGES_FILE: &str = "merges.txt";
@@ -86,17 +87,35 @@ impl Tokenizer {
     /// # Errors
     /// When `max_positions` leaves no room for the start and end tokens.
     pub fn encode(&self, prompt: &str, max_positions: usize) -> Result<Tokens> {
+        let part = Part { text: prompt.into(), weight: 1.0 };
+        Ok(self.encode_parts(&[part], max_positions)?.0)
+    }
+
+    /// The token ids of a prompt's parts, one after the other, and the weight of each token: 1 for start and end.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_parts(&self, parts: &[Part], max_positions: usize) -> Result<(Tokens, Vec<f32>)> {
         if max_positions < 2 {
             return Err(Error::input(format!("{max_positions} text positions: at least 2 are needed")));
         }
-        let encoding = self.pipeline.encode(prompt, false).map_err(|e| Error::failure(format!("prompt: {e}")))?;
-        let fit = encoding.get_ids().len().min(max_positions - 2);
-        let cut = encoding.get_offsets().get(fit).and_then(|(from, _)| prompt.get(*from..));
-        let mut ids = Vec::with_capacity(max_positions);
-        ids.push(self.start);
-        ids.extend(encoding.get_ids().iter().take(fit).copied().map(i64::from));
+        let (mut ids, mut weights) = (vec![self.start], vec![1.0]);
+        let mut cut: Option<String> = None;
+        for Part { text, weight } in parts {
+            if let Some(cut) = &mut cut {
+                cut.push_str(text);
+                continue;
+            }
+            let encoding =
+                self.pipeline.encode(text.as_str(), false).map_err(|e| Error::failure(format!("prompt: {e}")))?;
+            let fit = encoding.get_ids().len().min(max_positions - 1 - ids.len());
+            ids.extend(encoding.get_ids().iter().take(fit).copied().map(i64::from));
+            weights.resize(ids.len(), *weight as f32);
+            cut = encoding.get_offsets().get(fit).and_then(|(from, _)| text.get(*from..)).map(String::from);
+        }
         ids.resize(max_positions, self.end);
-        Ok(Tokens { ids, cut: cut.map(|rest| rest.trim().to_string()) })
+        weights.resize(max_positions, 1.0);
+        Ok((Tokens { ids, cut: cut.map(|rest| rest.trim().to_string()) }, weights))
     }
 }
 
@@ -218,6 +237,24 @@ mod tests {
         assert_eq!(tokenizer.encode("a b a b", 6).unwrap().cut, None);
         assert_eq!(tokenizer.encode("a b", 2).unwrap(), Tokens { ids: vec![5, 6], cut: Some("a b".into()) });
         assert!(tokenizer.encode("a", 1).is_err());
+    }
+
+    #[test]
+    fn parts_are_encoded_one_after_the_other() {
+        let tokenizer = open(SMALL, "#version: 0.2\na b</w>\n").unwrap();
+        let parts = |parts: &[(&str, f64)], positions| {
+            let parts: Vec<Part> =
+                parts.iter().map(|(text, weight)| Part { text: text.to_string(), weight: *weight }).collect();
+            tokenizer.encode_parts(&parts, positions).unwrap()
+        };
+        // Words end where parts do.
+        let (tokens, weights) = parts(&[("a", 1.0), ("b", 1.5), ("ab", 2.0)], 6);
+        assert_eq!((tokens.ids, tokens.cut), (vec![5, 2, 3, 4, 6, 6], None));
+        assert_eq!(weights, [1.0, 1.0, 1.5, 2.0, 1.0, 1.0]);
+        let (tokens, weights) = parts(&[("a b", 1.5), (" a b", 2.0), (" a", 1.0)], 5);
+        assert_eq!((tokens.ids, tokens.cut.as_deref()), (vec![5, 2, 3, 2, 6], Some("b a")));
+        assert_eq!(weights, [1.0, 1.5, 1.5, 2.0, 1.0]);
+        assert_eq!(parts(&[("a b", 1.0)], 6).0, tokenizer.encode("a b", 6).unwrap());
     }
 
     #[test]

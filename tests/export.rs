@@ -64,7 +64,7 @@ fn a_folder_that_is_not_empty_is_left_alone() {
     std::fs::create_dir(&out).unwrap();
     std::fs::write(out.join("mine.txt"), "mine").unwrap();
     let message = export(&bundle, &settings, &out, &Cancel::default(), &mut |_, _| ()).unwrap_err().to_string();
-    assert!(message.contains("not empty"), "{message}");
+    assert!(message.contains("holds other files, such as 'mine.txt'"), "{message}");
     let cancel = Cancel::default();
     cancel.cancel();
     assert!(

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use motionclone::Cancel;
 use motionclone::job::{Event, Progress, Stage};
 use motionclone::media::frames::Frames;
-use motionclone::pipeline::preview;
+use motionclone::pipeline::preview_fit;
 use motionclone::runtime::Device;
 use motionclone::settings::Settings;
 use motionclone::{Engine, EngineOptions};
 
 fn engine(folder: &Path) -> Engine {
     let bundle = recorded::plain_bundle(folder);
-    preview::fit_bundle(&bundle).unwrap();
+    preview_fit::fit_bundle(&bundle).unwrap();
     Engine::open(&bundle, &EngineOptions { device: Device::Cpu, ..Default::default() }).unwrap()
 }
 

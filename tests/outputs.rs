@@ -228,7 +228,7 @@ fn a_finished_clip_is_never_lost() {
     fs::write(place.at("run.yaml"), yaml).unwrap();
     let list = ["one", "two"].map(|p| format!("{{\"video_path\": \"clip.mp4\", \"new_prompt\": \"{p}\"}}\n")).concat();
     fs::write(place.at("list.jsonl"), list).unwrap();
-    let does = "for a in \"$@\"; do case \"$a\" in file:*one*) kill -9 $$;; esac; done";
+    let does = "for a in \"$@\"; do case \"$a\" in file:*clip_one*) kill -9 $$;; esac; done";
     let ffmpeg = ffmpeg_that(
         &place,
         "ffmpeg2",
@@ -276,4 +276,21 @@ fn an_ended_import_leaves_nothing() {
     let names: Vec<_> = fs::read_dir(place.folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!names.iter().any(|name| name.to_string_lossy().starts_with('.')), "{names:?}");
     assert!(place.at("bundle/manifest.json").is_file());
+}
+
+/// A size that cannot fit into the memory at hand is an error before the work.
+#[cfg(target_os = "linux")]
+#[test]
+fn too_little_memory_is_said() {
+    let place = Place::new();
+    place.clip("clip.mp4", 12);
+    let line = format!("clone --bundle BUNDLE --size 4096x4096 --frames 32 --device cpu {STEPS} --prompt p");
+    let line = words(&format!("{line} --reference clip.mp4 --out a.gif"));
+    let program = env!("CARGO_BIN_EXE_motionclone");
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "ulimit -v 1600000; exec \"$@\"", "sh", program]).args(line).current_dir(place.folder.path());
+    let answer = command.env("MOTIONCLONE_CACHE", place.at("cache")).stdin(Stdio::null()).output().unwrap();
+    let text = String::from_utf8(answer.stderr).unwrap();
+    assert!(answer.status.code().is_some_and(|code| code == 1 || code == 2), "{:?}: {text}", answer.status);
+    assert!(text.contains("memory") && !text.contains("panicked"), "{text}");
 }

@@ -176,6 +176,7 @@ fn manifest() -> Manifest {
         controls: BTreeMap::new(),
         schedule: ScheduleConfig::default(),
         defaults: Defaults::default(),
+        vocabulary: Vec::new(),
         preview: None,
     }
 }

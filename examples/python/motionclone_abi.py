@@ -33,6 +33,15 @@ class JobState(IntEnum):
     CANCELLED = 4
 
 
+class SettingKind(IntEnum):
+    INTEGER = 0
+    SEED = 1
+    NUMBER = 2
+    TEXT = 3
+    CHOICE = 4
+    LIST = 5
+
+
 class JobStage(IntEnum):
     LOAD = 0
     ENCODE = 1
@@ -87,28 +96,24 @@ class LogLevel(IntEnum):
     ERROR = 2
 
 
-Log = c.CFUNCTYPE(None, c.c_uint32, c.c_char_p, c.c_void_p)
-
-
-class EngineOptions(c.Structure):
+class SettingInfo(c.Structure):
     _fields_ = [
         ("struct_size", c.c_size_t),
-        ("device_kind", c.c_uint32),
-        ("device_number", c.c_uint32),
-        ("threads", c.c_uint32),
-        ("memory_budget", c.c_uint32),
-        ("onnxruntime", c.c_char_p),
-        ("log", Log),
-        ("log_user_data", c.c_void_p),
-    ]
-
-
-class Device(c.Structure):
-    _fields_ = [
-        ("struct_size", c.c_size_t),
+        ("name", c.c_char_p),
+        ("help", c.c_char_p),
+        ("unit", c.c_char_p),
+        ("since", c.c_char_p),
+        ("choices", c.c_char_p),
         ("kind", c.c_uint32),
-        ("number", c.c_uint32),
-        ("name", c.c_char * 64),
+        ("advanced", c.c_uint32),
+        ("changes_motion", c.c_uint32),
+        ("identity", c.c_uint32),
+        ("default_number", c.c_double),
+        ("least", c.c_double),
+        ("most", c.c_double),
+        ("multiple_of", c.c_double),
+        ("usual_least", c.c_double),
+        ("usual_most", c.c_double),
     ]
 
 
@@ -162,10 +167,36 @@ class Settings(c.Structure):
         ("cool_up", c.c_uint32),
         ("noise_step", c.c_uint32),
         ("top_k", c.c_uint32),
-        ("reserved", c.c_uint32),
+        ("noise", c.c_uint32),
         ("guidance_scale", c.c_double),
         ("motion_weight", c.c_double),
         ("cfg", c.c_double),
+        ("others", c.c_double * 16),
+    ]
+
+
+Log = c.CFUNCTYPE(None, c.c_uint32, c.c_char_p, c.c_void_p)
+
+
+class EngineOptions(c.Structure):
+    _fields_ = [
+        ("struct_size", c.c_size_t),
+        ("device_kind", c.c_uint32),
+        ("device_number", c.c_uint32),
+        ("threads", c.c_uint32),
+        ("memory_budget", c.c_uint32),
+        ("onnxruntime", c.c_char_p),
+        ("log", Log),
+        ("log_user_data", c.c_void_p),
+    ]
+
+
+class Device(c.Structure):
+    _fields_ = [
+        ("struct_size", c.c_size_t),
+        ("kind", c.c_uint32),
+        ("number", c.c_uint32),
+        ("name", c.c_char * 64),
     ]
 
 
@@ -209,6 +240,15 @@ FUNCTIONS = {
     "motionclone_status_text": (c.c_char_p, [c.c_uint32]),
     "motionclone_last_error": (c.c_char_p, []),
     "motionclone_shutdown": (c.c_uint32, []),
+    "motionclone_setting_count": (c.c_uint32, []),
+    "motionclone_setting_info_init": (c.c_uint32, [c.POINTER(SettingInfo), c.c_size_t]),
+    "motionclone_setting_describe": (c.c_uint32, [c.c_uint32, Engine, c.POINTER(SettingInfo)]),
+    "motionclone_settings_set_number": (c.c_uint32, [c.POINTER(Settings), Engine, c.c_char_p, c.c_double]),
+    "motionclone_settings_set_text": (c.c_uint32, [c.POINTER(Settings), Engine, c.c_char_p, c.c_char_p]),
+    "motionclone_settings_get_text": (
+        c.c_uint32,
+        [c.POINTER(Settings), Engine, c.c_char_p, c.POINTER(c.c_char), c.c_size_t, c.POINTER(c.c_size_t)],
+    ),
     "motionclone_engine_options_init": (c.c_uint32, [c.POINTER(EngineOptions), c.c_size_t]),
     "motionclone_device_init": (c.c_uint32, [c.POINTER(Device), c.c_size_t]),
     "motionclone_devices": (c.c_uint32, [c.c_char_p, c.POINTER(Device), c.c_size_t, c.POINTER(c.c_size_t)]),

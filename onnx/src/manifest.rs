@@ -54,6 +54,9 @@ pub struct Manifest {
     pub schedule: ScheduleConfig,
     /// What a run uses where the user says nothing.
     pub defaults: Defaults,
+    /// The words that the model knows, where these are few; empty for a model of everything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vocabulary: Vec<String>,
     /// Linear map from scaled latents to colours, for previews; fitted from the VAE at import.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preview: Option<PreviewMap>,

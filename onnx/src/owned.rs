@@ -4,7 +4,6 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use crate::manifest::{MANIFEST_FILE, Manifest, TOKENIZER_FOLDER, WEIGHTS_FILE};
 use crate::{Error, Result};
 
 /// The marker's name.
@@ -74,23 +73,16 @@ fn files(folder: &Path, below: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
     Ok(found)
 }
 
-/// Checks that a folder of this kind may take `place`: there is nothing, an empty folder, or an older one of the kind
-/// with nothing else in it.
+/// Checks that a result of this kind may take the place of a folder: it is empty, or an older one of the kind with nothing
+/// else in it. `unmarked` are its files where it was made by a release that wrote no markers; an unfinished result of the
+/// name `staging` may lie in it. Returns the names in it that the older result takes.
 ///
 /// # Errors
 /// When it may not, with what stands in the way.
-pub fn check_replaceable(place: &Path, kind: Kind) -> Result<()> {
-    match place.symlink_metadata() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        _ => check_replaceable_beside(place, kind, None).map(drop),
-    }
-}
-
-/// The same for a folder that is there, and may hold an unfinished one of the name `staging`. Returns the names in it
-/// that an older result takes.
-pub(crate) fn check_replaceable_beside(
+pub(crate) fn check_replaceable(
     place: &Path,
     kind: Kind,
+    unmarked: &[PathBuf],
     staging: Option<&std::ffi::OsStr>,
 ) -> Result<Vec<PathBuf>> {
     let refuse = |why: &str| Err(Error::input(format!("{why}; choose another folder")).with_path(place));
@@ -105,7 +97,7 @@ pub(crate) fn check_replaceable_beside(
     if std::env::home_dir().and_then(|home| home.canonicalize().ok()) == Some(canonical) {
         return refuse("is the home folder");
     }
-    let listed = listing(place, kind)?;
+    let listed = listing(place, kind, unmarked)?;
     let mut ours = Vec::new();
     for entry in fs::read_dir(place).map_err(fail)? {
         let name = entry.map_err(fail)?.file_name();
@@ -120,24 +112,14 @@ pub(crate) fn check_replaceable_beside(
     Ok(ours)
 }
 
-/// The files that a folder's marker lists; of a bundle without one, made by an older release, those that its manifest
-/// stands for.
-fn listing(place: &Path, kind: Kind) -> Result<Vec<Listed>> {
+/// The files that a folder's marker lists, or the `unmarked` ones where there is none.
+fn listing(place: &Path, kind: Kind, unmarked: &[PathBuf]) -> Result<Vec<Listed>> {
     let marker = place.join(MARKER_FILE);
-    let known = |path: &str| Listed { path: path.into(), length: None };
     let text = match fs::metadata(&marker) {
         Ok(there) if there.is_file() && there.len() <= MAX_MARKER => {
             fs::read_to_string(&marker).map_err(|e| Error::io(&marker, e))?
         }
-        _ if kind == Kind::Bundle && Manifest::read(place).is_ok() => {
-            let tokenizer = ["vocab.json", "merges.txt"].map(|name| format!("{TOKENIZER_FOLDER}/{name}"));
-            return Ok([MANIFEST_FILE, WEIGHTS_FILE]
-                .into_iter()
-                .chain(tokenizer.iter().map(|n| &**n))
-                .map(known)
-                .collect());
-        }
-        _ => return Ok(Vec::new()),
+        _ => return Ok(unmarked.iter().map(|path| Listed { path: path.clone(), length: None }).collect()),
     };
     let mut lines = text.lines();
     if lines.next() != Some(&format!("motionclone {}", kind.name())) {
@@ -149,7 +131,7 @@ fn listing(place: &Path, kind: Kind) -> Result<Vec<Listed>> {
         let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
         plain.then(|| Listed { path, length: length.parse().ok() })
     });
-    Ok(listed.chain([known(MARKER_FILE)]).collect())
+    Ok(listed.chain([Listed { path: MARKER_FILE.into(), length: None }]).collect())
 }
 
 /// What of an entry is not listed, in words.

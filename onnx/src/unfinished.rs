@@ -62,7 +62,8 @@ pub fn check_room(folder: &Path, needed: u64) -> Result<()> {
 
 /// A file that is being written; dropped before [`Unfinished::finish`], it leaves nothing.
 pub struct Unfinished {
-    staging: Staging,
+    /// Goes with this.
+    _staging: Staging,
     path: PathBuf,
     place: PathBuf,
 }
@@ -76,7 +77,7 @@ impl Unfinished {
         let place = follow(place)?;
         let name = place.file_name().ok_or_else(|| io::Error::other("this names no file"))?.to_owned();
         let staging = Staging::new(parent(&place))?;
-        Ok(Self { path: staging.path().join(name), staging, place })
+        Ok(Self { path: staging.path().join(name), _staging: staging, place })
     }
 
     /// Where to write.
@@ -98,21 +99,6 @@ impl Unfinished {
             result => result,
         }
     }
-
-    /// Moves the file to another place than its own, without replacing anything.
-    ///
-    /// # Errors
-    /// When something is there, or the file system refuses.
-    pub fn rescue(self, place: &Path) -> io::Result<()> {
-        let mut new = File::create_new(place)?;
-        let copied = File::open(&self.path).and_then(|mut old| io::copy(&mut old, &mut new));
-        if copied.is_err() {
-            // Of no use to anybody.
-            let _ = fs::remove_file(place);
-        }
-        drop(self.staging);
-        copied.map(drop)
-    }
 }
 
 /// A folder that is being filled; dropped before [`UnfinishedFolder::finish`], it leaves nothing.
@@ -121,6 +107,7 @@ pub struct UnfinishedFolder {
     path: PathBuf,
     place: PathBuf,
     kind: Kind,
+    unmarked: Vec<PathBuf>,
 }
 
 impl UnfinishedFolder {
@@ -130,12 +117,20 @@ impl UnfinishedFolder {
     /// # Errors
     /// When it may not, or the file system refuses.
     pub fn new(place: &Path, kind: Kind) -> Result<Self> {
+        Self::over(place, kind, Vec::new())
+    }
+
+    /// The same where the place may hold a result without a marker, made by an older release of these files.
+    ///
+    /// # Errors
+    /// As [`UnfinishedFolder::new`].
+    pub fn over(place: &Path, kind: Kind, unmarked: Vec<PathBuf>) -> Result<Self> {
         let fail = |error| Error::io(place, error);
         let followed = follow(place).map_err(fail)?;
         let (staging, name) = if followed.exists() {
             // Inside, so that a mount point or a folder whose surroundings are not writable will do.
             sweep(&followed);
-            owned::check_replaceable(&followed, kind).map_err(|e| e.with_path(place))?;
+            owned::check_replaceable(&followed, kind, &unmarked, None).map_err(|e| e.with_path(place))?;
             (Staging::new(&followed), OsStr::new("new"))
         } else {
             let name = followed.file_name().ok_or_else(|| Error::input("this names no folder").with_path(place))?;
@@ -144,7 +139,7 @@ impl UnfinishedFolder {
         let staging = staging.map_err(fail)?;
         let path = staging.path().join(name);
         fs::create_dir(&path).map_err(fail)?;
-        Ok(Self { staging, path, place: followed, kind })
+        Ok(Self { staging, path, place: followed, kind, unmarked })
     }
 
     /// The folder to fill.
@@ -166,7 +161,7 @@ impl UnfinishedFolder {
                 result => return result.map_err(fail),
             }
         }
-        let old = owned::check_replaceable_beside(&self.place, self.kind, self.staging.name())?;
+        let old = owned::check_replaceable(&self.place, self.kind, &self.unmarked, self.staging.name())?;
         let aside = self.staging.path().join("old");
         fs::create_dir(&aside).map_err(fail)?;
         let mut moved = Vec::new();

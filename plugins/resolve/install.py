@@ -14,6 +14,8 @@ from motionclone_resolve.preferences import data_folder  # noqa: E402
 
 PACKAGE = "motionclone_resolve"
 MENU_ENTRY = "Clone motion of current clip.py"
+LIST = "installed.txt"
+"""The file that lists what `install` wrote beside it."""
 
 
 def scripts_folder(system=sys.platform, variables=None, home=None):
@@ -44,31 +46,69 @@ def install(scripts, modules, dry_run):
     """Copies the modules outside the menu's folder, where they would show as scripts, and writes the menu entry."""
     package, menu = os.path.join(modules, PACKAGE), os.path.join(scripts, MENU_ENTRY)
     text = entry(modules)
+    if os.path.lexists(menu) and not is_ours(menu):
+        raise SystemExit(f"error: {menu} is a file of somebody else's; move it away first.")
+    source = os.path.join(HERE, PACKAGE)
+    files = sorted(name for name in os.listdir(source) if name.endswith((".py", ".html")))
+    foreign = [name for name in files if os.path.lexists(os.path.join(package, name)) and name not in installed(package)]
+    if foreign:
+        raise SystemExit(f"error: {package} has files that were not installed ({', '.join(foreign)}); move them away first.")
     print(f"{'would write' if dry_run else 'writing'} {package}")
     print(f"{'would write' if dry_run else 'writing'} {menu}")
     if dry_run:
         return
+    remove(package)
     os.makedirs(scripts, exist_ok=True)
-    os.makedirs(modules, exist_ok=True)
-    shutil.rmtree(package, ignore_errors=True)
-    shutil.copytree(os.path.join(HERE, PACKAGE), package, ignore=shutil.ignore_patterns("__pycache__"))
+    os.makedirs(package, exist_ok=True)
+    # First the list: what a copy that breaks off leaves behind is known, too.
+    with open(os.path.join(package, LIST), "w", encoding="utf-8") as file:
+        file.write("".join(f"{name}\n" for name in files))
+    for name in files:
+        shutil.copyfile(os.path.join(source, name), os.path.join(package, name))
     with open(menu, "w", encoding="utf-8") as file:
         file.write(text)
     print("In Resolve: Workspace > Scripts > Clone motion of current clip. Start Resolve anew if it is not there.")
 
 
+def is_ours(menu):
+    """True for a menu entry that was written by `install`."""
+    try:
+        with open(menu, encoding="utf-8") as file:
+            return f"from {PACKAGE}.menu import main" in file.read()
+    except (OSError, ValueError):
+        return False
+
+
+def installed(package):
+    """Names of the files that `install` wrote into a folder."""
+    try:
+        with open(os.path.join(package, LIST), encoding="utf-8") as file:
+            return [name for name in file.read().splitlines() if os.path.basename(name) == name]
+    except (OSError, ValueError):
+        return []
+
+
+def remove(package):
+    """Removes the files that `install` wrote, what Python made of them, and the folder where nothing else is in it."""
+    names = installed(package)
+    if not names:
+        return
+    shutil.rmtree(os.path.join(package, "__pycache__"), ignore_errors=True)
+    for name in [*names, LIST]:
+        if os.path.lexists(os.path.join(package, name)):
+            os.remove(os.path.join(package, name))
+    if not os.listdir(package):
+        os.rmdir(package)
+
+
 def uninstall(scripts, modules, dry_run):
     """Removes what `install` wrote; results and remembered choices stay."""
     package, menu = os.path.join(modules, PACKAGE), os.path.join(scripts, MENU_ENTRY)
-    found = [path for path in (menu, package) if os.path.exists(path)]
+    found = [path for path in (menu, package) if (is_ours(path) if path == menu else installed(path))]
     for path in found:
         print(f"{'would remove' if dry_run else 'removing'} {path}")
-        if dry_run:
-            continue
-        if os.path.isdir(path):
-            shutil.rmtree(path)
-        else:
-            os.remove(path)
+        if not dry_run:
+            os.remove(path) if path == menu else remove(path)
     if not found:
         print("nothing is installed")
 

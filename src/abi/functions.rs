@@ -5,8 +5,8 @@ use std::ffi::c_char;
 use libloading::Library;
 
 use crate::types::{
-    EngineHandle, HostDevice, HostEngineOptions, HostFrames, HostImage, HostMotionInfo, HostProgress, HostSettings,
-    JobHandle, MotionHandle,
+    EngineHandle, HostDevice, HostEngineOptions, HostFrames, HostImage, HostMotionInfo, HostProgress, HostSettingInfo,
+    HostSettings, JobHandle, MotionHandle,
 };
 
 macro_rules! functions {
@@ -63,6 +63,12 @@ functions! {
     frames_init(*mut HostFrames, usize) -> S;
     image_init(*mut HostImage, usize) -> S;
     settings_init(*mut HostSettings, usize, EngineHandle) -> S;
+    setting_count() -> u32;
+    setting_info_init(*mut HostSettingInfo, usize) -> S;
+    setting_describe(u32, EngineHandle, *mut HostSettingInfo) -> S;
+    settings_set_number(*mut HostSettings, EngineHandle, *const c_char, f64) -> S;
+    settings_set_text(*mut HostSettings, EngineHandle, *const c_char, *const c_char) -> S;
+    settings_get_text(*const HostSettings, EngineHandle, *const c_char, *mut c_char, usize, *mut usize) -> S;
     job_extract(EngineHandle, *const HostFrames, *const HostSettings, *mut JobHandle) -> S;
     job_clone(EngineHandle, *const HostFrames, *const HostSettings, *mut JobHandle) -> S;
     job_clone_motion(EngineHandle, MotionHandle, *const HostSettings, *mut JobHandle) -> S;

@@ -89,6 +89,24 @@ pub enum DeviceKind {
     Cuda = 2,
 }
 
+/// A setting's type.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SettingKind {
+    /// A whole number of at least 0.
+    Integer = 0,
+    /// A whole number of 64 bits, for which -1 draws one.
+    Seed = 1,
+    /// Any number.
+    Number = 2,
+    /// A text.
+    Text = 3,
+    /// One of several names.
+    Choice = 4,
+    /// Names with commas between.
+    List = 5,
+}
+
 /// What the images of a job are.
 #[repr(u32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -313,14 +331,55 @@ pub struct HostSettings {
     pub noise_step: u32,
     /// Attention entries that are kept per query.
     pub top_k: u32,
-    /// Not used; 0.
-    pub reserved: u32,
+    /// The PyTorch generator whose noise the seed gives: 0 is a CPU's, 1 an H100's.
+    pub noise: u32,
     /// Share of the noise schedule that the guided steps cover, 0 to 1.
     pub guidance_scale: f64,
     /// Strength of the motion, of which the model may leave a part beside pictures or sketches; 0 turns guidance off.
     pub motion_weight: f64,
     /// Classifier-free guidance as the published code counts it: 7.5 here is 8.5 elsewhere.
     pub cfg: f64,
+    /// Settings of later versions, which only the library knows; motionclone_settings_set_number sets them.
+    pub others: [f64; 16],
+}
+
+/// A setting: what it is called, what it may be, and what it does. motionclone_setting_describe fills it.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct HostSettingInfo {
+    /// sizeof this structure, set by motionclone_setting_info_init.
+    pub struct_size: usize,
+    /// Its name, such as "guidance_steps". With spaces, a label for people.
+    pub name: *const c_char,
+    /// One line for people, without a full stop.
+    pub help: *const c_char,
+    /// What its number counts, such as "pixels"; empty where it counts nothing.
+    pub unit: *const c_char,
+    /// The version of the library that it came with.
+    pub since: *const c_char,
+    /// The names of a choice, with commas between; empty for other kinds.
+    pub choices: *const c_char,
+    /// A motionclone_setting_kind.
+    pub kind: u32,
+    /// 1 for one that belongs behind the simple ones in an interface, otherwise 0.
+    pub advanced: u32,
+    /// 1 for one that changes the motion that is extracted, otherwise 0: it belongs to the key of a kept motion.
+    pub changes_motion: u32,
+    /// 1 for one that is a part of what makes two clones the same, 0 for one that sets such others.
+    pub identity: u32,
+    /// The model's own value; of a choice, its position among the names; NaN for texts and lists, which
+    /// motionclone_settings_get_text tells.
+    pub default_number: f64,
+    /// The least value of a number; NaN for texts and lists.
+    pub least: f64,
+    /// The largest value of a number, infinite where there is none; NaN for texts and lists.
+    pub most: f64,
+    /// A number is a multiple of this; 0 where it need not be.
+    pub multiple_of: f64,
+    /// The least value of a slider for it.
+    pub usual_least: f64,
+    /// The largest value of a slider for it, infinite where there is none.
+    pub usual_most: f64,
 }
 
 /// The progress of a job.

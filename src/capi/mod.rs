@@ -9,6 +9,7 @@
 #![allow(clippy::missing_safety_doc)]
 
 mod boundary;
+mod describe;
 mod engine;
 mod exit;
 mod floating_point;
@@ -29,6 +30,7 @@ use std::time::Instant;
 pub use motionclone_abi::types::*;
 
 use self::boundary::{Failure, call_anywhere, pointer};
+pub use self::describe::*;
 pub use self::engine::*;
 use self::handles::Table;
 pub use self::job::*;

@@ -4,15 +4,15 @@ use std::ptr;
 
 use motionclone_onnx::model::config::ControlKind;
 
-use super::boundary::{Failure, call, call_anywhere, check_size, elements, initialise, pointer, read, text};
+use super::boundary::{Failure, call, call_anywhere, check_size, elements, initialise, pointer, read};
+use super::describe;
 use super::frames::View;
 use super::worker::Worker;
 use super::{
-    Alpha, Channels, EngineHandle, HostFrames, HostImage, HostSettings, ImageKind, OBJECTS, RowOrder, Sample, Status,
-    Transfer, small,
+    Alpha, Channels, EngineHandle, HostFrames, HostImage, HostSettings, OBJECTS, RowOrder, Sample, Status, Transfer,
 };
 use crate::media::frames::Frames;
-use crate::settings::{Control, Settings};
+use crate::settings::{Control, Model, Settings};
 
 pub(super) fn default_frames() -> HostFrames {
     HostFrames {
@@ -58,33 +58,11 @@ pub unsafe extern "C" fn motionclone_image_init(image: *mut HostImage, struct_si
     call_anywhere(|| unsafe { initialise(image, struct_size, "image", default_image()) })
 }
 
-fn default_settings(engine: &Worker) -> HostSettings {
-    let defaults = &engine.manifest.defaults;
-    let own = Settings::new(defaults, "");
-    HostSettings {
-        struct_size: size_of::<HostSettings>(),
-        prompt: ptr::null(),
-        negative_prompt: ptr::null(),
-        blocks: ptr::null(),
-        images: ptr::null(),
-        image_count: 0,
-        image_kind: ImageKind::Picture as u32,
-        image_scale: defaults.control_scale,
-        seed: own.seed,
-        width: small(own.width),
-        height: small(own.height),
-        frames: small(own.frames),
-        steps: small(own.steps),
-        guidance_steps: small(own.guidance_steps),
-        warm_up: small(own.warm_up),
-        cool_up: small(own.cool_up),
-        noise_step: small(own.noise_step),
-        top_k: small(own.top_k),
-        reserved: 0,
-        guidance_scale: own.guidance_scale,
-        motion_weight: own.motion_weight,
-        cfg: own.cfg,
-    }
+/// The settings that motionclone_settings_init gives.
+pub(super) fn default_settings(engine: &Worker) -> HostSettings {
+    let mut settings = describe::empty();
+    describe::give_settings(&mut settings, &Settings::new(&engine.manifest.defaults, ""));
+    settings
 }
 
 /// Fills settings with the defaults of an engine's model; texts are NULL, and there are no images.
@@ -114,33 +92,7 @@ pub unsafe extern "C" fn motionclone_settings_init(
 pub(super) unsafe fn settings_of(engine: &Worker, host: *const HostSettings) -> Result<Settings, Failure> {
     // SAFETY: the caller's promise, here and below.
     let host = unsafe { read(host, "settings", default_settings(engine)) }?;
-    let mut settings = Settings::new(&engine.manifest.defaults, "");
-    unsafe {
-        settings.prompt = text(host.prompt, "prompt")?.unwrap_or_default().into();
-        if let Some(negative) = text(host.negative_prompt, "negative_prompt")? {
-            settings.negative_prompt = negative.into();
-        }
-        if let Some(blocks) = text(host.blocks, "blocks")? {
-            settings.blocks = blocks.split(',').map(|block| block.trim().to_string()).collect();
-        }
-    }
-    settings.seed = host.seed;
-    for (to, from) in [
-        (&mut settings.width, host.width),
-        (&mut settings.height, host.height),
-        (&mut settings.frames, host.frames),
-        (&mut settings.steps, host.steps),
-        (&mut settings.guidance_steps, host.guidance_steps),
-        (&mut settings.warm_up, host.warm_up),
-        (&mut settings.cool_up, host.cool_up),
-        (&mut settings.noise_step, host.noise_step),
-        (&mut settings.top_k, host.top_k),
-    ] {
-        *to = from as usize;
-    }
-    (settings.guidance_scale, settings.motion_weight, settings.cfg) =
-        (host.guidance_scale, host.motion_weight, host.cfg);
-    settings.control_scale = host.image_scale;
+    let mut settings = unsafe { describe::take_settings(&host, &Model::from(&engine.manifest)) }?;
     let kind = match host.image_kind {
         0 => ControlKind::Rgb,
         1 => ControlKind::Scribble,

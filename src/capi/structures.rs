@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use std::mem::offset_of;
 
 use motionclone_abi::types::{
-    HostDevice, HostEngineOptions, HostFrames, HostImage, HostMotionInfo, HostProgress, HostSettings,
+    HostDevice, HostEngineOptions, HostFrames, HostImage, HostMotionInfo, HostProgress, HostSettingInfo, HostSettings,
 };
 
 use super::boundary::Structure;
@@ -30,4 +30,5 @@ first_versions! {
     HostSettings: cfg, f64;
     HostProgress: seconds_left, f64;
     HostMotionInfo: seed, u64;
+    HostSettingInfo: usual_most, f64;
 }

@@ -73,7 +73,7 @@ impl Reading {
         let ColourTags { matrix, primaries, transfer, .. } = &track.colour;
         // These decoders give light, or do not know.
         let transfer = match (track.codec.as_str(), transfer.as_str()) {
-            ("exr", _) => Transfer::Linear,
+            ("exr" | "hdr", _) => Transfer::Linear,
             ("dpx", _) => Transfer::Display,
             (_, "linear") => Transfer::Linear,
             (_, "smpte2084") => Transfer::Pq,

@@ -18,9 +18,25 @@ const MAX_SIDE: u32 = 16384;
 /// Only so much of a PNG is searched for what it says of its colours, which stands before the pixels.
 const PNG_HEAD: u64 = 1 << 20;
 
+/// Extensions of pictures.
+const OWN: [&str; 7] = ["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff"];
+/// Extensions of pictures that ffmpeg reads.
+const BY_FFMPEG: [&str; 7] = ["exr", "dpx", "tga", "hdr", "jp2", "jxl", "avif"];
+/// The formats' names.
+pub(super) const FORMATS: &str = "PNG, JPEG, WebP, BMP, TIFF, EXR, DPX, TGA, HDR, JPEG 2000, JPEG XL and AVIF";
+
+/// Whether a file's extension is that of a picture.
+pub(super) fn is_picture(path: &Path) -> bool {
+    has_extension(path, &OWN) || has_extension(path, &BY_FFMPEG)
+}
+
+fn has_extension(path: &Path, extensions: &[&str]) -> bool {
+    path.extension().is_some_and(|own| extensions.iter().any(|extension| own.eq_ignore_ascii_case(extension)))
+}
+
 impl Frames {
     /// Reads one image file, turned upright and over black where it is transparent: PNG, JPEG, WebP, GIF, BMP and TIFF,
-    /// and what else ffmpeg reads, such as EXR, DPX and TGA.
+    /// and through ffmpeg EXR, DPX, TGA, Radiance HDR, JPEG 2000, JPEG XL and AVIF.
     ///
     /// # Errors
     /// When the file cannot be read, is no whole image, or has a side above 16384 pixels.
@@ -33,14 +49,7 @@ impl Frames {
         regular_file(path)?;
         match decoded(path) {
             Ok(image) => Ok(pixels(image).into_frame(meaning(path))),
-            Err(ImageError::Unsupported(unsupported)) => Video::still(path, cancel).map_err(|error| match error {
-                error if error.is_cancelled() => error,
-                // Without ffmpeg, or where it does not know the format either.
-                _ if unsupported.format_hint() == image::error::ImageFormatHint::Unknown => {
-                    Error::input("not an image that can be read").with_path(path)
-                }
-                error => error,
-            }),
+            Err(ImageError::Unsupported(_)) if has_extension(path, &BY_FFMPEG) => Video::still(path, cancel),
             Err(ImageError::IoError(e)) if e.kind() != std::io::ErrorKind::UnexpectedEof => Err(Error::io(path, e)),
             Err(ImageError::IoError(_)) => {
                 Err(Error::input("not a whole image: the file is cut off, or still being written").with_path(path))

@@ -5,6 +5,8 @@
 
 pub mod clip;
 mod colour;
+#[cfg(test)]
+mod colour_tests;
 pub mod ffmpeg;
 pub mod frames;
 mod image;
@@ -14,4 +16,6 @@ pub mod sampling;
 mod sequence;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 pub mod video;

@@ -4,12 +4,9 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::image::{FORMATS, is_picture};
 use crate::error::{Error, Result};
 
-/// Extensions of pictures; the last four are read by ffmpeg.
-const PICTURES: [&str; 11] = ["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "exr", "dpx", "tga", "jp2"];
-/// The same for people.
-const FORMATS: &str = "PNG, JPEG, WebP, BMP, TIFF, EXR, DPX, TGA and JPEG 2000";
 /// A sequence does not say how many frames it has a second; seconds and timecodes count so many.
 pub const RATE: f64 = 24.0;
 /// Gaps and files that are named; of more, only the number.
@@ -253,11 +250,6 @@ fn pictures(folder: &Path) -> Result<Vec<Name>> {
         }
     }
     Ok(found)
-}
-
-fn is_picture(path: &Path) -> bool {
-    let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    PICTURES.contains(&extension.as_str())
 }
 
 fn folder_of(path: &Path) -> &Path {

@@ -99,10 +99,13 @@ impl Video {
         let is_targa = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tga"));
         let format = if is_targa { vec!["-f", "image2", "-pattern_type", "none"] } else { Vec::new() };
         let video = Self::open_as(path, format, cancel)?;
-        let mut picture = None;
-        let complaint =
-            video.decode(&[Pick::Number(0)], false, &mut |frame| picture = Some(frame), &mut |_| (), cancel)?;
-        picture.ok_or_else(|| {
+        let mut frames = Vec::new();
+        let first_two = [Pick::Number(0), Pick::Number(1)];
+        let complaint = video.decode(&first_two, false, &mut |frame| frames.push(frame), &mut |_| (), cancel)?;
+        if frames.len() > 1 {
+            return Err(Error::input("a video, where one picture is wanted").with_path(path));
+        }
+        frames.pop().ok_or_else(|| {
             let reason = complaint.map_or(String::new(), |complaint| format!(": {complaint}"));
             Error::input(format!("not a whole picture that can be read{reason}")).with_path(path)
         })

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use ndarray::Array4;
 
+use super::sparse::{MotionMaps, SparseAttention};
 use crate::error::{Error, Result};
-use crate::motion::{MotionMaps, SparseAttention};
 use crate::settings::Settings;
 
 /// Weight of the motion loss at each step of a run, 0 where it is not guided: `share` of [`Settings::motion_weight`], growing

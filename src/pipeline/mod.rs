@@ -3,9 +3,8 @@
 pub mod control;
 pub mod denoise;
 pub mod extract;
-mod noise;
+pub(crate) mod noise;
 pub mod preview;
+pub mod preview_fit;
 pub mod unet;
 pub mod vae;
-
-pub(crate) use noise::{initial_latents, posterior};

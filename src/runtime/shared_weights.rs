@@ -169,7 +169,9 @@ mod tests {
 
     use super::*;
     use crate::cancel::Cancel;
-    use crate::runtime::{Input, Network, Runtime};
+    use crate::runtime::library::Runtime;
+    use crate::runtime::network::Network;
+    use crate::runtime::tensor::Input;
 
     const FILE: &str = "weights.safetensors";
 

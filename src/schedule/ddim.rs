@@ -1,6 +1,7 @@
 //! DDIM (Song et al., arXiv 2010.02502) with η = 0; arithmetic in float32 as in the reference.
 
-use super::{NoiseSchedule, Sample, Scheduler};
+use super::noise::NoiseSchedule;
+use super::scheduler::{Sample, Scheduler};
 use crate::error::{Error, Result};
 
 /// The deterministic sampler of the published method.
@@ -64,7 +65,7 @@ impl Scheduler for Ddim {
 mod tests {
     use motionclone_onnx::manifest::ScheduleConfig;
 
-    use super::super::uneven_timesteps;
+    use super::super::timesteps::uneven_timesteps;
     use super::*;
 
     fn ddim(g: f64, steps: usize, guided: usize) -> Ddim {

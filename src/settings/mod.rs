@@ -1,59 +1,32 @@
 //! Settings of a clone: everything that decides it besides the clip and the model. [`table`](settings) has their facts,
 //! [`Quality`] the compromises between time and quality.
 
-use half::f16;
 use motionclone_onnx::manifest::Manifest;
 use motionclone_onnx::model::config::ControlKind;
 use motionclone_onnx::model::unet3d;
-use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::media::frames::Frames;
-use crate::random::{CpuGenerator, CudaGenerator};
 
+mod choices;
 mod frame_rate;
+mod model;
 mod quality;
 mod table;
 mod value;
 
+pub use crate::random::Noise;
+pub use choices::Choices;
 pub use frame_rate::FrameRate;
+pub use model::{Model, Range};
 pub use quality::Quality;
-pub use table::{Choices, Description, Range, Setting, Settings, named, settings};
+pub use table::{Description, Setting, Settings, named, settings};
 pub use value::{Kind, Value};
 
 /// The seed of the published text-to-video scripts.
 const TEXT_SEED: u64 = 2025;
 /// The seed of the published image-to-video scripts.
 pub const IMAGE_SEED: u64 = 76739;
-
-/// The PyTorch generator whose numbers a seed stands for. Both are drawn by this library, on any device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Noise {
-    /// PyTorch's on a CPU.
-    #[default]
-    Cpu,
-    /// PyTorch's on an H100, in half precision, which is what the published scripts draw there.
-    Cuda,
-}
-
-impl Noise {
-    /// The names, in the order of the kinds.
-    pub const NAMES: &[&str] = &["cpu", "cuda"];
-
-    /// `count` independent standard normal numbers, the first that a fresh generator with this seed gives.
-    pub fn draw(self, seed: u64, count: usize) -> Vec<f32> {
-        const MULTIPROCESSORS: usize = 132;
-        const THREADS: usize = 2048;
-        match self {
-            Self::Cpu => CpuGenerator::new(seed).randn(count),
-            Self::Cuda => {
-                let drawn = CudaGenerator::new(seed, MULTIPROCESSORS, THREADS).randn(count);
-                drawn.into_iter().map(|number| f16::from_f32(number).to_f32()).collect()
-            }
-        }
-    }
-}
 
 /// Pictures or sketches, each at a frame of the new clip.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,9 +63,10 @@ impl Settings {
     /// The first value that is out of range, with what is allowed.
     pub fn check(&self, manifest: &Manifest) -> Result<()> {
         let fail = |message: String| Err(Error::input(message));
+        let model = Model::from(manifest);
         for setting in settings() {
             if let Some(value) = setting.get(self) {
-                setting.check(&value, manifest)?;
+                setting.check(&value, &model)?;
             }
         }
         if self.guidance_steps > self.steps {
@@ -123,18 +97,5 @@ impl Settings {
             }
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_seed_stands_for_numbers_of_a_device() {
-        // torch.randn(4, device=…, dtype=torch.float16) with a generator of seed 42 there.
-        let cuda = Noise::Cuda.draw(42, 4);
-        assert_eq!(cuda, [0.194_f32, 2.1621, -0.172, 0.8491].map(|v| f16::from_f32(v).to_f32()));
-        assert_ne!(Noise::Cpu.draw(42, 4), cuda);
     }
 }

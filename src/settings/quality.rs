@@ -1,8 +1,8 @@
 //! Qualities: how many steps of the model's own a clone takes, and what that makes of the steps that are guided.
 
-use motionclone_onnx::manifest::{Defaults, Manifest};
+use motionclone_onnx::manifest::Defaults;
 
-use super::Settings;
+use super::model::Model;
 
 /// A compromise between time and quality, in steps of the model's own: a lower one never takes longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -33,38 +33,35 @@ impl Quality {
     }
 
     /// Denoising steps with a model.
-    pub fn steps(self, manifest: &Manifest) -> usize {
-        let own = manifest.defaults.steps;
+    pub fn steps(self, model: &Model) -> usize {
+        let own = model.defaults.steps;
         match self {
             Self::Draft => own.saturating_mul(2).div_ceil(5),
             Self::Standard => own,
-            Self::Best => own.saturating_mul(2).min(manifest.schedule.train_steps).max(own),
+            Self::Best => own.saturating_mul(2).min(model.train_steps).max(own),
         }
     }
 }
 
-impl Settings {
-    /// Sets the number of steps, and the model's own shares of them for guidance, warm-up and cool-down. What the model
-    /// has at all stays at least one step.
-    pub fn set_steps(&mut self, steps: usize, defaults: &Defaults) {
-        let share = |own: usize| {
-            let exact = own as u128 * steps as u128;
-            let whole = defaults.steps.max(1) as u128;
-            let rounded = usize::try_from((2 * exact + whole) / (2 * whole)).unwrap_or(usize::MAX);
-            rounded.max(usize::from(own > 0))
-        };
-        self.steps = steps;
-        self.guidance_steps = share(defaults.guidance_steps);
-        self.warm_up = share(defaults.warm_up);
-        self.cool_up = share(defaults.cool_up);
-    }
+/// The steps of guidance, warm-up and cool-down that a number of steps takes in a model's own proportion. What the model
+/// has at all stays at least one step.
+pub fn shares(steps: usize, defaults: &Defaults) -> [usize; 3] {
+    [defaults.guidance_steps, defaults.warm_up, defaults.cool_up].map(|own| {
+        let exact = own as u128 * steps as u128;
+        let whole = defaults.steps.max(1) as u128;
+        let rounded = usize::try_from((2 * exact + whole) / (2 * whole)).unwrap_or(usize::MAX);
+        rounded.max(usize::from(own > 0))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
+    use motionclone_onnx::manifest::Manifest;
+
     use super::*;
+    use crate::settings::Settings;
 
     /// The embedded model's manifest with other steps.
     fn manifest(steps: usize, guidance: usize, ramp: usize) -> Manifest {
@@ -75,7 +72,7 @@ mod tests {
         manifest
     }
 
-    fn shares(manifest: &Manifest, steps: usize) -> [usize; 4] {
+    fn taken(manifest: &Manifest, steps: usize) -> [usize; 4] {
         let mut settings = Settings::new(&manifest.defaults, "");
         settings.set_steps(steps, &manifest.defaults);
         [settings.steps, settings.guidance_steps, settings.warm_up, settings.cool_up]
@@ -84,12 +81,12 @@ mod tests {
     #[test]
     fn steps_take_their_shares_along() {
         let published = manifest(100, 50, 10);
-        assert_eq!(shares(&published, 40), [40, 20, 4, 4]);
-        assert_eq!(shares(&published, 100), [100, 50, 10, 10]);
-        assert_eq!(shares(&published, 1000), [1000, 500, 100, 100]);
-        assert_eq!(shares(&published, 1), [1, 1, 1, 1]);
-        assert_eq!(shares(&manifest(24, 16, 2), 10), [10, 7, 1, 1]);
-        assert_eq!(shares(&manifest(24, 0, 0), 10), [10, 0, 0, 0]);
+        assert_eq!(taken(&published, 40), [40, 20, 4, 4]);
+        assert_eq!(taken(&published, 100), [100, 50, 10, 10]);
+        assert_eq!(taken(&published, 1000), [1000, 500, 100, 100]);
+        assert_eq!(taken(&published, 1), [1, 1, 1, 1]);
+        assert_eq!(taken(&manifest(24, 16, 2), 10), [10, 7, 1, 1]);
+        assert_eq!(taken(&manifest(24, 0, 0), 10), [10, 0, 0, 0]);
     }
 
     /// A guided step takes at least as long as one that is not, so fewer of both never take longer.
@@ -98,7 +95,7 @@ mod tests {
         for steps in (1..=60_usize).chain([100, 300, 501, 999, 1000]) {
             for guidance in [0, 1, steps / 3, steps / 2, steps.saturating_sub(1), steps] {
                 let manifest = manifest(steps, guidance, guidance / 3);
-                let of = |quality: Quality| shares(&manifest, quality.steps(&manifest));
+                let of = |quality: Quality| taken(&manifest, quality.steps(&Model::from(&manifest)));
                 let [draft, standard, best] = Quality::ALL.map(of);
                 assert_eq!(standard, [steps, guidance, guidance / 3, guidance / 3]);
                 for (lower, higher) in [(draft, standard), (standard, best)] {
@@ -106,7 +103,7 @@ mod tests {
                 }
                 for quality in Quality::ALL {
                     let mut settings = Settings::new(&manifest.defaults, "");
-                    settings.set_steps(quality.steps(&manifest), &manifest.defaults);
+                    settings.set_steps(quality.steps(&Model::from(&manifest)), &manifest.defaults);
                     settings.check(&manifest).expect("every quality of a sound model is sound");
                 }
             }

@@ -3,52 +3,15 @@
 //!
 //! A new setting is a row here, and the place that uses its field.
 
-use std::collections::BTreeMap;
-
-use motionclone_onnx::manifest::{Defaults, Manifest};
+use motionclone_onnx::manifest::Defaults;
 use serde::Serialize;
 
-use super::quality::Quality;
+use super::Control;
+use super::model::{Model, Range};
+use super::quality::{Quality, shares};
 use super::value::{Field, Kind, Value};
-use super::{Control, Noise};
 use crate::error::{Error, Result};
-
-/// The values that a number may have.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Range {
-    /// The least one.
-    pub least: f64,
-    /// The largest one, infinite where there is none.
-    pub most: f64,
-    /// Only multiples of this; 0 where any number will do.
-    pub multiple_of: usize,
-}
-
-impl Range {
-    const UNBOUNDED: Self = Self { least: 0.0, most: f64::INFINITY, multiple_of: 0 };
-
-    const fn to(least: usize, most: usize) -> Self {
-        Self { least: least as f64, most: most as f64, multiple_of: 0 }
-    }
-
-    fn allows(self, value: f64) -> bool {
-        value.is_finite()
-            && (self.least..=self.most).contains(&value)
-            && (self.multiple_of == 0 || value % self.multiple_of as f64 == 0.0)
-    }
-}
-
-impl std::fmt::Display for Range {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { least, most, multiple_of } = *self;
-        match (multiple_of, most.is_finite()) {
-            (0, true) => write!(f, "{least} to {most}"),
-            (0, false) => write!(f, "a number of at least {least}"),
-            (unit, true) => write!(f, "a multiple of {unit} from {least} to {most}"),
-            (unit, false) => write!(f, "a multiple of {unit} of at least {least}"),
-        }
-    }
-}
+use crate::random::Noise;
 
 /// A setting: what it is called, what it may be, and what it does.
 #[derive(Debug)]
@@ -73,10 +36,10 @@ pub struct Setting {
     pub published: Option<&'static str>,
     /// The part of its range that an interface's slider covers.
     pub usual: Option<(f64, f64)>,
-    range: fn(&Manifest) -> Range,
+    range: fn(&Model) -> Range,
     default: fn(&Defaults) -> Value,
     get: Option<fn(&Settings) -> Value>,
-    set: fn(&mut Settings, &Manifest, Value) -> Option<()>,
+    set: fn(&mut Settings, &Model, Value) -> Option<()>,
 }
 
 /// What a setting is with a model, as other programs read it.
@@ -124,13 +87,13 @@ impl Setting {
     }
 
     /// The values that a model allows.
-    pub fn range(&self, manifest: &Manifest) -> Range {
-        (self.range)(manifest)
+    pub fn range(&self, model: &Model) -> Range {
+        (self.range)(model)
     }
 
     /// The model's own value.
-    pub fn default(&self, manifest: &Manifest) -> Value {
-        (self.default)(&manifest.defaults)
+    pub fn default(&self, model: &Model) -> Value {
+        (self.default)(&model.defaults)
     }
 
     /// The value; `None` for a setting that only sets others.
@@ -138,16 +101,21 @@ impl Setting {
         self.get.map(|get| get(settings))
     }
 
+    /// Whether it has a value of its own; otherwise it only sets others.
+    pub fn is_kept(&self) -> bool {
+        self.get.is_some()
+    }
+
     /// Sets the value, and what follows from it: a number of steps and a quality set the steps that are guided too.
     ///
     /// # Errors
     /// When the value is of another kind, or no seed can be drawn.
-    pub fn set(&self, settings: &mut Settings, manifest: &Manifest, value: Value) -> Result<()> {
+    pub fn set(&self, settings: &mut Settings, model: &Model, value: Value) -> Result<()> {
         let value = match value {
             Value::RandomSeed => Value::Integer(draw_seed()?),
             value => value,
         };
-        (self.set)(settings, manifest, value)
+        (self.set)(settings, model, value)
             .ok_or_else(|| Error::input(format!("{}: this is not of the kind {}", self.label(), self.kind.name())))
     }
 
@@ -155,27 +123,27 @@ impl Setting {
     ///
     /// # Errors
     /// When it is out of range.
-    pub fn check(&self, value: &Value, manifest: &Manifest) -> Result<()> {
+    pub fn check(&self, value: &Value, model: &Model) -> Result<()> {
         let (allowed, shown) = match *value {
             Value::Integer(_) if self.kind == Kind::Seed => return Ok(()),
-            Value::Integer(number) => (self.range(manifest).allows(number as f64), number.to_string()),
-            Value::Number(number) => (self.range(manifest).allows(number), number.to_string()),
+            Value::Integer(number) => (self.range(model).allows(number as f64), number.to_string()),
+            Value::Number(number) => (self.range(model).allows(number), number.to_string()),
             Value::Text(_) | Value::List(_) | Value::RandomSeed => return Ok(()),
         };
         if allowed {
             return Ok(());
         }
-        Err(Error::input(format!("{} {shown}: must be {}", self.label(), self.range(manifest))))
+        Err(Error::input(format!("{} {shown}: must be {}", self.label(), self.range(model))))
     }
 
     /// What it is with a model.
-    pub fn describe(&self, manifest: &Manifest) -> Description {
-        let range = matches!(self.kind, Kind::Integer | Kind::Number).then(|| self.range(manifest));
+    pub fn describe(&self, model: &Model) -> Description {
+        let range = matches!(self.kind, Kind::Integer | Kind::Number).then(|| self.range(model));
         Description {
             name: self.name,
             kind: self.kind.name(),
             choices: if let Kind::Choice(names) = self.kind { names } else { &[] },
-            default: self.default(manifest),
+            default: self.default(model),
             least: range.map(|range| range.least),
             most: range.map(|range| range.most).filter(|most| most.is_finite()),
             multiple_of: range.map(|range| range.multiple_of).filter(|unit| *unit > 0),
@@ -204,51 +172,6 @@ pub fn settings() -> impl ExactSizeIterator<Item = &'static Setting> + Clone {
 /// The setting with a name.
 pub fn named(name: &str) -> Option<&'static Setting> {
     settings().find(|setting| setting.name == name)
-}
-
-/// What a user chose; everything else is the model's own.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Choices(BTreeMap<&'static str, Value>);
-
-impl Choices {
-    /// Chooses a value; a later choice goes over an earlier one.
-    pub fn choose(&mut self, setting: &'static Setting, value: Value) {
-        self.0.insert(setting.name, value);
-    }
-
-    /// Takes other choices over, which go over these.
-    pub fn extend(&mut self, others: &Self) {
-        self.0.extend(others.0.iter().map(|(name, value)| (*name, value.clone())));
-    }
-
-    /// What was chosen for a setting.
-    pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0.get(name)
-    }
-
-    /// Whether the seed is to be drawn.
-    pub fn draws_seed(&self) -> bool {
-        self.get("seed") == Some(&Value::RandomSeed)
-    }
-
-    /// The model's settings with the choices, not checked yet. With pictures or sketches and no seed chosen, the seed
-    /// is the one that the published scripts take then.
-    ///
-    /// # Errors
-    /// When a value is of another kind, or no seed can be drawn.
-    pub fn settings(&self, manifest: &Manifest, control: Option<Control>) -> Result<Settings> {
-        let mut chosen = Settings::new(&manifest.defaults, "");
-        if control.is_some() {
-            chosen.seed = super::IMAGE_SEED;
-        }
-        chosen.control = control;
-        for setting in settings() {
-            if let Some(value) = self.get(setting.name) {
-                setting.set(&mut chosen, manifest, value.clone())?;
-            }
-        }
-        Ok(chosen)
-    }
 }
 
 /// Makes [`Settings`] and its rows of the table. A row is a line for people, a field with its default, and the facts
@@ -288,11 +211,11 @@ macro_rules! table {
                     own(defaults).to_value()
                 },
                 get: Some(|settings| settings.$name.to_value()),
-                set: |settings, _manifest, value| {
+                set: |settings, _model, value| {
                     settings.$name = <$type>::from_value(value)?;
                     $({
-                        let after: fn(&mut Settings, &Manifest) = $after;
-                        after(settings, _manifest);
+                        let after: fn(&mut Settings, &Model) = $after;
+                        after(settings, _model);
                     })?
                     Some(())
                 },
@@ -300,6 +223,14 @@ macro_rules! table {
             },)*
         ];
     };
+}
+
+impl Settings {
+    /// Sets the number of steps, and the model's own shares of them for guidance, warm-up and cool-down.
+    pub fn set_steps(&mut self, steps: usize, defaults: &Defaults) {
+        self.steps = steps;
+        [self.guidance_steps, self.warm_up, self.cool_up] = shares(steps, defaults);
+    }
 }
 
 /// The facts of a setting of the denoising that is a number of any size.
@@ -325,19 +256,14 @@ const EXTRACTION: Setting = Setting { changes_motion: true, ..DENOISING };
 const SETS_OTHERS: Setting = Setting { identity: false, ..DENOISING };
 
 /// The sizes that a clip may have in pixels.
-fn pixels(manifest: &Manifest) -> Range {
-    let unit = manifest.vae.downscale();
+fn pixels(model: &Model) -> Range {
+    let unit = model.size_unit;
     Range { multiple_of: unit, ..Range::to(unit, 4096) }
 }
 
 /// Numbers of steps, from `least`.
-fn steps(least: usize, manifest: &Manifest) -> Range {
-    Range::to(least, manifest.schedule.train_steps)
-}
-
-/// The longest clip of a model, in frames.
-fn longest(manifest: &Manifest) -> usize {
-    manifest.unet.motion.as_ref().map_or(0, |motion| motion.max_frames)
+fn steps(least: usize, model: &Model) -> Range {
+    Range::to(least, model.train_steps)
 }
 
 table! {
@@ -345,17 +271,17 @@ table! {
     /// Time against quality, by the model's own steps: draft takes fewer, best more
     quality:
         |_| Value::Text(Quality::default().name().into()),
-        |settings, manifest, value| {
+        |settings, model, value| {
             let quality = Quality::named(&String::from_value(value)?)?;
-            settings.set_steps(quality.steps(manifest), &manifest.defaults);
+            settings.set_steps(quality.steps(model), &model.defaults);
             Some(())
         },
         Setting { kind: Kind::Choice(Quality::NAMES), ..SETS_OTHERS };
     /// How strictly the motion is followed: 1 is the model's own, 0 leaves the motion to the model
     strength:
         |_| Value::Number(1.0),
-        |settings, manifest, value| {
-            settings.motion_weight = manifest.defaults.motion_weight * f64::from_value(value)?;
+        |settings, model, value| {
+            settings.motion_weight = model.defaults.motion_weight * f64::from_value(value)?;
             Some(())
         },
         Setting { usual: Some((0.0, 3.0)), ..SETS_OTHERS };
@@ -387,20 +313,20 @@ table! {
     /// Frames of the new clip, taken evenly from the whole reference
     frames: usize = |defaults| defaults.frames,
         Setting {
-            kind: Kind::Integer, unit: "frames", range: |manifest| Range::to(2, longest(manifest)),
+            kind: Kind::Integer, unit: "frames", range: |model| Range::to(2, model.max_frames),
             published: Some("L"), ..EXTRACTION
         };
     /// Denoising steps: more take longer and look better; guided ones follow in proportion unless given
     steps: usize = |defaults| defaults.steps,
         Setting {
-            kind: Kind::Integer, unit: "steps", range: |manifest| steps(1, manifest),
+            kind: Kind::Integer, unit: "steps", range: |model| steps(1, model),
             published: Some("inference_steps"), usual: Some((1.0, 100.0)), ..DENOISING
         },
-        then |settings, manifest| settings.set_steps(settings.steps, &manifest.defaults);
+        then |settings, model| settings.set_steps(settings.steps, &model.defaults);
     /// How many of the steps are guided by the motion
     guidance_steps: usize = |defaults| defaults.guidance_steps,
         Setting {
-            kind: Kind::Integer, unit: "steps", range: |manifest| steps(0, manifest),
+            kind: Kind::Integer, unit: "steps", range: |model| steps(0, model),
             published: Some("guidance_steps"), usual: Some((0.0, 100.0)), advanced: true, ..DENOISING
         };
     /// Share of the noise schedule that the guided steps cover (g), 0 to 1
@@ -412,13 +338,13 @@ table! {
     /// Guided steps over which the guidance grows
     warm_up: usize = |defaults| defaults.warm_up,
         Setting {
-            kind: Kind::Integer, unit: "steps", range: |manifest| steps(0, manifest),
+            kind: Kind::Integer, unit: "steps", range: |model| steps(0, model),
             published: Some("warm_up_steps"), usual: Some((0.0, 50.0)), advanced: true, ..DENOISING
         };
     /// Cool-down: guided steps over which the guidance fades
     cool_up: usize = |defaults| defaults.cool_up,
         Setting {
-            kind: Kind::Integer, unit: "steps", range: |manifest| steps(0, manifest),
+            kind: Kind::Integer, unit: "steps", range: |model| steps(0, model),
             published: Some("cool_up_steps"), usual: Some((0.0, 50.0)), advanced: true, ..DENOISING
         };
     /// Weight of the motion loss, of which the model may leave a part beside images; 0 turns guidance off
@@ -430,7 +356,7 @@ table! {
     /// Timestep at which motion is extracted
     noise_step: usize = |defaults| defaults.noise_step,
         Setting {
-            kind: Kind::Integer, range: |manifest| Range::to(0, manifest.schedule.train_steps.saturating_sub(1)),
+            kind: Kind::Integer, range: |model| Range::to(0, model.train_steps.saturating_sub(1)),
             published: Some("add_noise_step"), advanced: true, ..EXTRACTION
         };
     /// UNet blocks whose temporal attention is guided, such as up_blocks.1
@@ -439,7 +365,7 @@ table! {
     /// Attention entries kept per query
     top_k: usize = |defaults| defaults.top_k,
         Setting {
-            kind: Kind::Integer, unit: "entries", range: |manifest| Range::to(1, longest(manifest)), advanced: true,
+            kind: Kind::Integer, unit: "entries", range: |model| Range::to(1, model.max_frames), advanced: true,
             ..EXTRACTION
         };
     /// Strength of the images, 1 is full
@@ -451,6 +377,8 @@ table! {
 mod tests {
     use std::path::Path;
 
+    use motionclone_onnx::manifest::Manifest;
+
     use super::*;
 
     fn manifest() -> Manifest {
@@ -461,7 +389,8 @@ mod tests {
     #[test]
     fn every_row_is_whole_and_its_own_value_is_sound() {
         let manifest = manifest();
-        let own = Settings::new(&manifest.defaults, "");
+        let model = Model::from(&manifest);
+        let own = Settings::new(&model.defaults, "");
         own.check(&manifest).expect("a model's own settings are sound");
         let mut names: Vec<&str> = settings().map(|setting| setting.name).collect();
         names.sort_unstable();
@@ -470,8 +399,8 @@ mod tests {
         for setting in settings() {
             let Setting { name, kind, help, .. } = setting;
             assert!(!help.is_empty() && !help.contains('\n') && !help.ends_with('.'), "{name}: {help}");
-            let default = setting.default(&manifest);
-            setting.check(&default, &manifest).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let default = setting.default(&model);
+            setting.check(&default, &model).unwrap_or_else(|e| panic!("{name}: {e}"));
             // As text and back, as flags and files give it.
             let text = match &default {
                 Value::Integer(number) => number.to_string(),
@@ -484,21 +413,21 @@ mod tests {
             assert_eq!(kind.read(&serde_json::json!(default)).as_ref(), Ok(&default), "{name}");
             // Setting the model's own values changes nothing.
             let mut again = own.clone();
-            setting.set(&mut again, &manifest, default.clone()).unwrap_or_else(|e| panic!("{name}: {e}"));
+            setting.set(&mut again, &model, default.clone()).unwrap_or_else(|e| panic!("{name}: {e}"));
             assert_eq!(again, own, "{name}");
             assert!(setting.get(&own).is_none_or(|value| value == default), "{name}");
             assert_eq!(setting.get(&own).is_some(), setting.identity, "{name}: what has a field decides the clone");
             assert!(!setting.changes_motion || setting.identity, "{name}");
             // Another kind is refused.
             let other = if matches!(default, Value::List(_)) { Value::Number(0.5) } else { Value::List(Vec::new()) };
-            assert!(setting.set(&mut again, &manifest, other).is_err_and(|e| e.is_input()), "{name}");
+            assert!(setting.set(&mut again, &model, other).is_err_and(|e| e.is_input()), "{name}");
         }
     }
 
     #[test]
     fn numbers_out_of_range_are_refused_with_what_is_allowed() {
-        let manifest = manifest();
-        let train = manifest.schedule.train_steps as f64;
+        let model = Model::from(&manifest());
+        let train = model.train_steps as f64;
         for (name, least, most) in [
             ("width", 8.0, 4096.0),
             ("height", 8.0, 4096.0),
@@ -514,55 +443,17 @@ mod tests {
             ("strength", 0.0, f64::INFINITY),
         ] {
             let setting = named(name).expect(name);
-            let range = setting.range(&manifest);
+            let range = setting.range(&model);
             assert_eq!((range.least, range.most), (least, most), "{name}");
             let refused = |number: f64| {
-                let error = setting.check(&Value::Number(number), &manifest).expect_err(name).to_string();
+                let error = setting.check(&Value::Number(number), &model).expect_err(name).to_string();
                 assert!(error.starts_with(&format!("{} {number}: must be ", setting.label())), "{error}");
             };
             [f64::NAN, f64::INFINITY, least - 1.0, most + 1.0].into_iter().for_each(refused);
-            setting.check(&Value::Number(least), &manifest).expect("the least");
+            setting.check(&Value::Number(least), &model).expect("the least");
         }
         let width = named("width").expect("a setting");
-        let error = width.check(&Value::Integer(60), &manifest).expect_err("no multiple").to_string();
+        let error = width.check(&Value::Integer(60), &model).expect_err("no multiple").to_string();
         assert_eq!(error, "width 60: must be a multiple of 8 from 8 to 4096");
-    }
-
-    #[test]
-    fn choices_are_applied_in_the_order_that_keeps_what_was_given() {
-        let manifest = manifest();
-        let chosen = |choices: &[(&str, Value)]| {
-            let mut all = Choices::default();
-            choices.iter().for_each(|(name, value)| all.choose(named(name).expect("a setting"), value.clone()));
-            let settings = all.settings(&manifest, None).expect("settings");
-            [settings.steps, settings.guidance_steps, settings.warm_up, settings.cool_up]
-        };
-        // The embedded model's own.
-        assert_eq!(chosen(&[]), [24, 16, 2, 2]);
-        assert_eq!(chosen(&[("steps", Value::Integer(12))]), [12, 8, 1, 1]);
-        assert_eq!(chosen(&[("warm_up", Value::Integer(0)), ("steps", Value::Integer(12))]), [12, 8, 0, 1]);
-        assert_eq!(chosen(&[("quality", Value::Text("draft".into()))]), [10, 7, 1, 1]);
-        assert_eq!(chosen(&[("quality", Value::Text("best".into()))]), [48, 32, 4, 4]);
-        let both = [("quality", Value::Text("best".into())), ("steps", Value::Integer(6))];
-        assert_eq!(chosen(&both), [6, 4, 1, 1]);
-        assert_eq!(chosen(&[("guidance_steps", Value::Integer(3)), both[0].clone()]), [48, 3, 4, 4]);
-        let strong = |name: &str, value: f64| {
-            let mut all = Choices::default();
-            all.choose(named(name).expect("a setting"), Value::Number(value));
-            all.settings(&manifest, None).expect("settings").motion_weight
-        };
-        assert_eq!(strong("strength", 0.5), manifest.defaults.motion_weight / 2.0);
-        assert_eq!(strong("motion_weight", 0.5), 0.5);
-    }
-
-    #[test]
-    fn a_drawn_seed_is_another_each_time() {
-        let manifest = manifest();
-        let mut choices = Choices::default();
-        choices.choose(named("seed").expect("a setting"), Value::RandomSeed);
-        assert!(choices.draws_seed());
-        let seeds: std::collections::BTreeSet<u64> =
-            (0..4).map(|_| choices.settings(&manifest, None).expect("settings").seed).collect();
-        assert!(seeds.len() > 1 && seeds.iter().all(|seed| *seed < 1 << 31), "{seeds:?}");
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::Noise;
+use crate::random::Noise;
 
 /// The largest whole number that every number with a decimal point can stand for.
 const MAX_EXACT: f64 = (1u64 << 53) as f64;

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use motionclone::capi::*;
 use motionclone::media::frames::Frames;
 use motionclone::onnx::checkpoint::{ImportOptions, import};
-use motionclone::pipeline::preview;
+use motionclone::pipeline::preview_fit;
 
 /// Names a bundle that is at hand, to a test program that another one starts.
 pub const BUNDLE: &str = "MOTIONCLONE_TEST_BUNDLE";
@@ -40,7 +40,7 @@ pub fn bundle() -> &'static Path {
             ..Default::default()
         };
         import(&options, &mut |_| ControlFlow::Continue(())).unwrap();
-        preview::fit_bundle(&options.out).unwrap();
+        preview_fit::fit_bundle(&options.out).unwrap();
         let _ = std::fs::remove_dir_all(&folder);
         // Another test program may be as far at this very moment; its bundle is as good.
         if std::fs::rename(&options.out, &folder).is_err() {

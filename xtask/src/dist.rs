@@ -17,6 +17,9 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The number in the library's file name, that of the ABI.
 const ABI: &str = "0";
 
+/// Where the licences of everything inside lie in the tree.
+pub const LICENCES: &str = "share/doc/motionclone/licences";
+
 /// What is built and where it goes.
 pub struct Options {
     pub runtime: Runtime,
@@ -82,8 +85,8 @@ pub fn build(options: &Options) -> Result<()> {
     }
     copy_onnxruntime(&onnxruntime, &tree)?;
     embedded::copy_to(&tree.join("share/motionclone/bundle"))?;
-    openfx::bundle(&options.profile, &tree)?;
     copy_documents(&tree, &onnxruntime)?;
+    openfx::bundle(&options.profile, &tree)?;
     println!("{}", tree.display());
     if options.archive {
         let archive = folder.join(format!("{name}.tar.xz"));
@@ -150,7 +153,7 @@ fn copy_documents(tree: &Path, onnxruntime: &Path) -> Result<()> {
             copy(&entry.path(), &documents.join("examples").join(folder).join(entry.file_name()))?;
         }
     }
-    let licences = documents.join("licences");
+    let licences = tree.join(LICENCES);
     let package = onnxruntime.parent().and_then(Path::parent).unwrap_or(Path::new("."));
     for file in ["LICENSE", "ThirdPartyNotices.txt"] {
         copy(&package.join(file), &licences.join("onnxruntime").join(file))?;

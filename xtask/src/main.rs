@@ -131,7 +131,7 @@ fn plugins(tools: &Tools) -> Result<()> {
 
 /// Writes the C header and its Python binding: the tests that compare them can also write them.
 fn header() -> Result<()> {
-    let mut test = cargo(&["test", "--package", "motionclone", "--test", "capi_header"]);
+    let mut test = cargo(&["test", "--release", "--package", "motionclone", "--test", "capi_header"]);
     run(test.env("MOTIONCLONE_WRITE_HEADER", "1"))
 }
 

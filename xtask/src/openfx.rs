@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::setup::Tools;
-use crate::{Result, cargo, copy, output, root, run, target};
+use crate::{Result, cargo, copy, dist, embedded, output, root, run, target};
 
 /// The folder of a bundle for this system, as hosts look for it.
 const PLATFORM: &str = if cfg!(target_arch = "x86_64") { "Linux-x86-64" } else { "Linux-aarch64" };
+/// The effect's icon, named as the plugin's description names it.
+const ICON: &str = "org.motionclone.MotionClone.png";
 /// Where the bundle lies in what is handed out.
 const BUNDLE: &str = "plugins/openfx/MotionClone.ofx.bundle";
 
@@ -26,9 +28,19 @@ fn build(profile: &str) -> Result<PathBuf> {
     Ok(library)
 }
 
-/// Puts the bundle into a tree that has the engine and ONNX Runtime in `lib`.
+/// Puts the bundle into a tree that has the engine and ONNX Runtime in `lib`, and the papers of both.
 pub fn bundle(profile: &str, tree: &Path) -> Result<()> {
     assemble(&build(profile)?, tree)
+}
+
+/// Copies a folder with all that is in it, where there is one.
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    let Ok(entries) = fs::read_dir(from) else { return Ok(()) };
+    for entry in entries.flatten() {
+        let (path, place) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() { copy_folder(&path, &place)? } else { copy(&path, &place)? }
+    }
+    Ok(())
 }
 
 fn assemble(plugin: &Path, tree: &Path) -> Result<()> {
@@ -41,6 +53,14 @@ fn assemble(plugin: &Path, tree: &Path) -> Result<()> {
             copy(&entry.path(), &place.join(entry.file_name()))?;
         }
     }
+    let resources = bundle.join("Contents/Resources");
+    embedded::copy_to(&resources.join("model"))?;
+    copy(&root().join("plugins/openfx").join(ICON), &resources.join(ICON))?;
+    for file in ["LICENSE-MIT", "LICENSE-APACHE"] {
+        copy(&root().join(file), &resources.join(file))?;
+    }
+    // The bundle is what people copy, so the licences of what is in it go along.
+    copy_folder(&tree.join(dist::LICENCES), &resources.join("licences"))?;
     for file in ["README.md", "docs/parameters.svg"] {
         copy(&root().join("plugins/openfx").join(file), &bundle.with_file_name("").join(file))?;
     }
@@ -103,6 +123,8 @@ pub fn test(tools: &Tools, model: &Path) -> Result<()> {
         command.env("TEST_BUNDLE", model).env("ASAN_OPTIONS", "detect_leaks=0");
         run(command.env_remove("MOTIONCLONE_LIBRARY").env_remove("MOTIONCLONE_ONNXRUNTIME"))
     })?;
+    let full = work.join("full").join(BUNDLE);
+    host_support(tools, full.parent().unwrap_or(&full), model, &work)?;
     for name in ["describe", "source"] {
         let mut valgrind = Command::new("valgrind");
         valgrind.args(["--quiet", "--error-exitcode=9"]).arg(&plain);
@@ -112,6 +134,46 @@ pub fn test(tools: &Tools, model: &Path) -> Result<()> {
     scenario("reopen")?;
     scenario("make")?;
     run(with(Command::new(&plain), "bench"))
+}
+
+/// Drives the bundle through the OpenFX project's own host library, built from its published sources.
+fn host_support(tools: &Tools, bundle: &Path, model: &Path, work: &Path) -> Result<()> {
+    let sources = headers()?.with_file_name("HostSupport");
+    // It reads XML with an expat that lies beside it, in C.
+    let expat = sources.join("expat-2.0.1/lib");
+    let mut objects = Vec::new();
+    for part in ["xmlparse", "xmlrole", "xmltok"] {
+        let object = work.join(format!("{part}.o"));
+        let mut compiler = Command::new("gcc");
+        compiler.args(["-w", "-O1", "-DHAVE_MEMMOVE", "-DBYTEORDER=1234", "-DXML_NS", "-DXML_DTD"]);
+        compiler.args(["-DXML_CONTEXT_BYTES=1024", "-I"]).arg(&expat).arg("-c").arg(expat.join(format!("{part}.c")));
+        run(compiler.arg("-o").arg(&object))?;
+        objects.push(object);
+    }
+    let folder = sources.join("src");
+    let library = fs::read_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?.flatten();
+    let program = work.join("hostsupport");
+    let mut compiler = Command::new("g++");
+    // It is code of its time: with exception specifications, and without some of the headers that it needs.
+    compiler.args(["-std=gnu++14", "-w", "-O1", "-g", "-include", "cstring", "-include", "ctime", "-include", "map"]);
+    compiler.args(["-include", "vector", "-I"]).arg(headers()?).arg("-I").arg(sources.join("include"));
+    compiler
+        .arg("-I")
+        .arg(&expat)
+        .arg("-o")
+        .arg(&program)
+        .arg(root().join("plugins/openfx/tests/hostsupport/main.cpp"));
+    compiler.args(library.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "cpp")));
+    run(compiler.args(&objects).args(["-ldl", "-lpthread"]))?;
+    for scenario in ["alpha", "clone", "reopen", "gone", "leave"] {
+        let mut host = Command::new(&program);
+        let folder = work.join("hostsupport-clips");
+        fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        host.arg(scenario).arg(&folder).env("MOTIONCLONE_CACHE", folder.join("cache"));
+        tools.apply(&mut host);
+        run(host.env("OFX_PLUGIN_PATH", bundle).env("TEST_BUNDLE", model))?;
+    }
+    Ok(())
 }
 
 /// The folder of OpenFX's headers in the sources of a published crate, which cargo fetches by the hashes of a lock file.

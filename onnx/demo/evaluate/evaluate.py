@@ -1,7 +1,7 @@
 """Clones reference clips with the embedded model and measures how well motion and prompt are followed.
 
 Every clip is cloned guided and, with the same seed, unguided. The full evaluation also sweeps the settings that the
-bundle's defaults are chosen from, over clips of their own. `--quick` takes a few clips and no sweep.
+bundle's defaults are chosen from, over clips of their own. `--quick` takes a few drawn clips and no sweep.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 import flow
+import followed
 import media
 import report
 import scene
@@ -104,6 +105,40 @@ def with_images(program, judge, facts, moves, kind, out):
     return rows
 
 
+def real_footage(program, judge, facts, out):
+    """Every clip of real footage with each of its prompts, and unguided with the first; writes a sheet of each kind."""
+    folder = CLIPS / "footage"
+    runs = [
+        Run(folder / f"{fact['name']}.mp4", prompt, fact["seed"] + k, options)
+        for fact in facts
+        for k, prompt in enumerate(fact["prompts"])
+        for options in (((), UNGUIDED) if k == 0 else ((),))
+    ]
+    clips = dict(zip(runs, program.clips(runs)))
+
+    def figures(fact, clip):
+        motion = flow.Motion(clip)
+        return followed.judge(fact, judge.recogniser, motion, tracks.Tracks(motion).speed)
+
+    rows, lines = [], {}
+    for fact in facts:
+        file = folder / f"{fact['name']}.mp4"
+        own = [run for run in runs if run.reference == file]
+        for run in (run for run in own if run.options == ()):
+            row = {"name": fact["name"], "kind": fact["kind"], "prompt": run.prompt, "guided": figures(fact, clips[run])}
+            shown = [media.read_clip(file), clips[run]]
+            free = Run(file, run.prompt, run.seed, UNGUIDED)
+            if free in clips:
+                row["unguided"] = figures(fact, clips[free])
+                shown.append(clips[free])
+            rows.append(row)
+            title = f"{fact['name']}: {run.prompt}   (reference, guided, unguided)"
+            lines.setdefault(fact["kind"], []).append((title, shown))
+    for kind, sheet in lines.items():
+        media.write_sheet(out / f"footage_{kind}.png", sheet)
+    return rows
+
+
 def weight_zero_is_unguided(program, facts):
     """Whether a motion weight of 0 leaves nothing of the reference: three comparisons, to the bit.
 
@@ -180,6 +215,10 @@ def main():
         if kind in manifest["controls"]:
             print(f"{len(images)} {key}", flush=True)
             measured[key] = with_images(program, judge, images, moves, kind, args.out)
+    if not args.quick:
+        footage = json.loads((CLIPS / "footage" / "footage.json").read_text())
+        print(f"{len(footage)} clips of real footage", flush=True)
+        measured["footage"] = real_footage(program, judge, footage, args.out)
     print("motion weight 0", flush=True)
     measured["zero"] = weight_zero_is_unguided(program, clips)
     if not args.quick:

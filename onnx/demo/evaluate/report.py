@@ -2,12 +2,16 @@
 
 import numpy as np
 
+import followed
 import plot
 
 # What a quick run must reach: a check that nothing broke, over too few clips to say more.
 QUICK = {"direction": 0.75, "gain": 0.2, "prompt": 0.75, "loss": 0.26}
 FULL = {"direction": 0.9, "gain": 0.25, "prompt": 0.85, "loss": 0.05}
 FIRST_FRAME, OVERLAP, OWN_MOTION = 22.0, 0.6, 1 / 3
+# Direction and amplitude over real footage, by kind of reference; unguided clones must not follow.
+FOOTAGE = {"slow": 0.95, "fast": 0.95, "object": 0.85, "still": 1.0}
+AMPLITUDE, CHANCE = 0.85, 0.15
 
 
 def average(rows, side, key):
@@ -37,8 +41,33 @@ def goals(measured, quick):
             yield f"{what}, mean ≥ {least:g}{unit}", reached, np.mean(values) >= least
             follow = average(measured[key], "guided", "direction")
             yield f"{key}: direction accuracy ≥ {bounds['direction']}", f"{follow:.2f}", follow >= bounds["direction"]
+    if "footage" in measured:
+        yield from footage_goals(measured["footage"])
     for what, holds in measured["zero"].items():
         yield what, "yes" if holds else "no", holds
+
+
+def footage_goals(rows):
+    """What is asked of clones of real footage."""
+    moving = [row for row in rows if row["kind"] != "still"]
+    for kind, least in FOOTAGE.items():
+        rate = float(np.mean([row["guided"]["direction"] for row in rows if row["kind"] == kind]))
+        yield f"real footage, {kind}: direction accuracy ≥ {least}", f"{rate:.2f}", rate >= least
+    alike = float(np.mean([followed.right_amplitude(row["guided"]) for row in moving]))
+    yield f"real footage: amplitude within a factor of {followed.ALIKE:g} ≥ {AMPLITUDE}", f"{alike:.2f}", alike >= AMPLITUDE
+    chance = float(np.mean([row["unguided"]["direction"] for row in moving if "unguided" in row]))
+    yield f"real footage, unguided: direction accuracy ≤ {CHANCE}", f"{chance:.2f}", chance <= CHANCE
+
+
+def footage_table(rows):
+    head = ["reference", "prompt", "direction", "rate against the reference's", "mean flow, px"]
+    lines = []
+    for row in rows:
+        sides = [row[side] for side in ("guided", "unguided") if side in row]
+        rates = "" if row["kind"] == "still" else " / ".join(f"{side['amplitude']:.2f}" for side in sides)
+        cells = [" / ".join(yes(side["direction"]) for side in sides), rates, " / ".join(f"{side['speed']:.2f}" for side in sides)]
+        lines.append([row["name"], row["prompt"], *cells])
+    return table(head, lines)
 
 
 def table(head, rows):
@@ -108,6 +137,9 @@ def markdown(measured, reached):
         text.append("A picture as first frame:\n\n" + images_table(measured["pictures"], "first frame, dB"))
     if "sketches" in measured:
         text.append("A sketch as first frame:\n\n" + images_table(measured["sketches"], "IoU, first frame"))
+    if "footage" in measured:
+        head = "Real footage, a known camera over photographs, or a part of one on a known path over another:\n\n"
+        text.append(head + footage_table(measured["footage"]))
     if "sweep" in measured:
         text.append("Sweeps over clips of their own, the defaults in bold:\n\n" + sweep_table(measured["sweep"], d))
     return "\n".join(text)

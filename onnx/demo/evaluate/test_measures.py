@@ -9,12 +9,14 @@ import numpy as np
 
 import clones
 import flow
+import followed
 import media
 import scene
 import tracks
 
 CLIPS = pathlib.Path(__file__).parent / "clips"
 FACTS = json.loads((CLIPS / "clips.json").read_text())
+FOOTAGE = json.loads((CLIPS / "footage" / "footage.json").read_text())
 TRUTH = {fact["name"]: fact for fact in FACTS["clips"]}
 DRAWN = {name: media.read_clip(CLIPS / f"{name}.mp4") for name in TRUTH}
 MOTION = {name: flow.Motion(clip) for name, clip in DRAWN.items()}
@@ -60,6 +62,65 @@ class Directions(unittest.TestCase):
             motion = flow.Motion(flicker)
             followed = [name for name, fact in TRUTH.items() if flow.follows(fact, MOTION[name], motion)]
             self.assertEqual(followed, [])
+
+
+class Footage(unittest.TestCase):
+    """Real footage: the measures against the motion that the references were made with."""
+
+    @classmethod
+    def setUpClass(cls):
+        camera = [f for f in FOOTAGE if f["moves"] == "camera" and f["kind"] in ("slow", "fast")]
+        cls.camera = {f["name"]: (f, flow.Motion(media.read_clip(CLIPS / "footage" / f"{f['name']}.mp4"))) for f in camera}
+
+    def test_a_reference_follows_itself_at_its_own_rate(self):
+        for name, (fact, motion) in self.camera.items():
+            with self.subTest(name):
+                row = followed.camera(fact, motion)
+                self.assertTrue(row["direction"])
+                self.assertAlmostEqual(row["amplitude"], 1.0, delta=0.16)
+
+    def test_it_follows_no_other_move(self):
+        for name, (fact, _) in self.camera.items():
+            move = name.rsplit("_", 1)[0]
+            followers = {other.rsplit("_", 1)[0] for other, (_, m) in self.camera.items() if followed.camera(fact, m)["direction"]}
+            self.assertEqual(followers, {move}, name)
+
+    def test_a_faster_clone_has_the_direction_but_not_the_amplitude(self):
+        fact, _ = self.camera["pan_left_slow"]
+        row = followed.camera(fact, self.camera["pan_left_fast"][1])
+        self.assertTrue(row["direction"])
+        self.assertFalse(followed.right_amplitude(row))
+
+    def test_turning_back_half_way_is_no_following(self):
+        fact, motion = self.camera["pan_up_slow"]
+        there_and_back = np.concatenate([motion.clip[:8], motion.clip[:8][::-1]])
+        self.assertFalse(followed.camera(fact, flow.Motion(there_and_back))["direction"])
+
+    def drawn(self, path, sizes=np.ones(16)):
+        """A red disc on a teal ground along a path."""
+        teal, clip = np.multiply(FACTS["backgrounds"]["teal"], 255), []
+        for place, size in zip(path, sizes):
+            frame = np.broadcast_to(teal, (128, 128, 3)).astype(np.uint8).copy()
+            centre = tuple(int(round(16 * (64 + v))) for v in place)
+            cv2.circle(frame, centre, int(16 * 17 * size), np.multiply(FACTS["colours"]["red"], 255).tolist(), -1, cv2.LINE_AA, 4)
+            clip.append(frame)
+        return np.stack(clip)
+
+    def test_paths_are_told_half_by_half(self):
+        recogniser = scene.Recogniser(FACTS, media.read_image(CLIPS / "shapes.png", cv2.IMREAD_GRAYSCALE))
+        facts = {f["name"]: f for f in FOOTAGE if f["kind"] == "object"}
+        still = self.drawn(np.zeros((16, 2)))
+        for name, fact in facts.items():
+            with self.subTest(name):
+                clip = self.drawn(fact["path"], fact["sizes"])
+                row = followed.thing(fact, recogniser, clip)
+                self.assertTrue(row["direction"])
+                self.assertAlmostEqual(row["amplitude"], 1.0, delta=0.15)
+                self.assertFalse(followed.thing(fact, recogniser, still)["direction"])
+                half = np.concatenate([clip[:8], np.repeat(clip[7:8], 8, axis=0)])
+                self.assertFalse(followed.thing(fact, recogniser, half)["direction"])
+        fact = facts["object_there_and_back"]
+        self.assertFalse(followed.thing(fact, recogniser, self.drawn(facts["object_right"]["path"]))["direction"])
 
 
 class Fidelity(unittest.TestCase):

@@ -26,7 +26,7 @@ class UnetSize:
 
 @dataclass(frozen=True)
 class VaeSize:
-    channels: tuple = (32, 32, 32, 64)
+    channels: tuple = (32, 48, 64, 64)
     layers: int = 2
     groups: int = 8
 
@@ -46,16 +46,19 @@ class Phase:
     batch: int  # pictures for the autoencoder and the image phase, clips otherwise
     rate: float  # peak learning rate
     ema: float  # decay of the averaged weights
+    pace: float  # milliseconds that a step takes on an H100, by which phases share a given time
 
 
 UNET, VAE, TEXT = UnetSize(), VaeSize(), TextSize()
 POOL = 40960  # clips drawn and encoded once
 SEED = 20
+# The up blocks whose temporal attention should be alike in clips that move alike, and the weight of that.
+ALIKE_BLOCKS, ALIKE_WEIGHT = (1, 2, 3), 0.03
 PHASES = {
-    "vae": Phase(2500, 64, 1e-3, 0.999),
-    "images": Phase(4200, 512, 1e-3, 0.999),
-    "clips": Phase(7700, 32, 1e-3, 0.999),
-    "rgb": Phase(1500, 24, 1e-3, 0.998),
-    "outline": Phase(300, 32, 2e-3, 0.99),
-    "scribble": Phase(1600, 24, 1e-3, 0.99),
+    "vae": Phase(2400, 64, 1e-3, 0.999, 40.0),
+    "images": Phase(14000, 512, 1e-3, 0.999, 36.0),
+    "clips": Phase(14000, 32, 1e-3, 0.999, 64.0),
+    "rgb": Phase(1500, 24, 1e-3, 0.998, 62.0),
+    "outline": Phase(300, 32, 2e-3, 0.99, 8.0),
+    "scribble": Phase(1600, 24, 1e-3, 0.99, 74.0),
 }

@@ -105,34 +105,41 @@ def position_table(frames, width):
 class TemporalAttention(Attention):
     """Self-attention over the frames of one position, `[positions, frames, width]`.
 
-    With `record` set, the attention probabilities `[positions, heads, frames, frames]` are kept in `probabilities`.
+    With `record`, gives the attention probabilities `[positions, heads, frames, frames]` as well.
     """
 
     def __init__(self, width, heads):
         super().__init__(width, width, heads)
         self.register_buffer("positions", position_table(config.MAX_FRAMES, width), persistent=False)
-        self.record = False
-        self.probabilities = None
 
-    def forward(self, x):
+    def forward(self, x, record=False):
         x = x + self.positions[: x.shape[1]].to(x.dtype)
         q, k, v = self.split(self.to_q(x)), self.split(self.to_k(x)), self.split(self.to_v(x))
-        if self.record:
-            scores = q.float() @ k.float().transpose(-1, -2) / math.sqrt(q.shape[-1])
-            self.probabilities = scores.softmax(-1)
-            out = self.probabilities.to(v.dtype) @ v
-        else:
-            out = temporal_attend(q, k, v)
-        return self.to_out[0](out.transpose(1, 2).flatten(2))
+        if not record:
+            return self.to_out[0](temporal_attend(q, k, v).transpose(1, 2).flatten(2))
+        out, probabilities = temporal_maps(q, k, v)
+        return self.to_out[0](out.transpose(1, 2).flatten(2)), probabilities
 
 
-temporal_attend = attend  # training puts `temporal_sums`, compiled, here
+def attend_openly(q, k, v):
+    """`attend`, and its probabilities."""
+    probabilities = (q.float() @ k.float().transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1)
+    return probabilities.to(v.dtype) @ v, probabilities
+
+
+temporal_attend, temporal_maps = attend, attend_openly  # training puts these two, compiled, here:
 
 
 def temporal_sums(q, k, v):
     """`attend` as sums of products. Compiled, it beats attention kernels whose tiles sixteen frames leave empty."""
+    return open_sums(q, k, v)[0]
+
+
+def open_sums(q, k, v):
+    """`attend_openly` as sums of products."""
     scores = (q.unsqueeze(-2).float() * k.unsqueeze(-3).float()).sum(-1) * q.shape[-1] ** -0.5
-    return (scores.softmax(-1).unsqueeze(-1) * v.unsqueeze(-3).float()).sum(-2).to(v.dtype)
+    probabilities = scores.softmax(-1)
+    return (probabilities.unsqueeze(-1) * v.unsqueeze(-3).float()).sum(-2).to(v.dtype), probabilities
 
 
 class TemporalBlock(nn.Module):
@@ -143,10 +150,15 @@ class TemporalBlock(nn.Module):
         self.ff = FeedForward(width)
         self.ff_norm = nn.LayerNorm(width)
 
-    def forward(self, x):
+    def forward(self, x, record=False):
+        maps = []
         for norm, attention in zip(self.norms, self.attention_blocks):
-            x = x + attention(norm(x))
-        return x + self.ff(self.ff_norm(x))
+            made = attention(norm(x), record)
+            if record:
+                made, seen = made
+                maps.append(seen)
+            x = x + made
+        return x + self.ff(self.ff_norm(x)), maps
 
 
 class TemporalTransformer(nn.Module):
@@ -159,11 +171,12 @@ class TemporalTransformer(nn.Module):
         nn.init.zeros_(self.proj_out.weight)
         nn.init.zeros_(self.proj_out.bias)
 
-    def forward(self, x, frames):
+    def forward(self, x, frames, record=False):
+        """The result and, with `record`, the attention maps."""
         h, w = x.shape[2:]
         y = self.norm(x).unflatten(0, (-1, frames)).permute(0, 3, 4, 1, 2).flatten(0, 2)  # [positions, frames, width]
-        y = self.proj_out(self.transformer_blocks[0](self.proj_in(y)))
-        return x + y.unflatten(0, (-1, h, w)).permute(0, 3, 4, 1, 2).flatten(0, 1)
+        y, maps = self.transformer_blocks[0](self.proj_in(y), record)
+        return x + self.proj_out(y).unflatten(0, (-1, h, w)).permute(0, 3, 4, 1, 2).flatten(0, 1), maps
 
 
 class MotionModule(nn.Module):
@@ -173,8 +186,8 @@ class MotionModule(nn.Module):
         super().__init__()
         self.temporal_transformer = TemporalTransformer(width, heads, attentions)
 
-    def forward(self, x, frames):
-        return self.temporal_transformer(x, frames)
+    def forward(self, x, frames, record=False):
+        return self.temporal_transformer(x, frames, record)
 
 
 class ResnetBlock(nn.Module):
@@ -240,11 +253,17 @@ class Level(nn.Module):
         elif sampler == "up":
             self.upsamplers = nn.ModuleList([Convolution(out, 1)])
 
-    def layer(self, i, x, time, context, frames):
+    def layer(self, i, x, time, context, frames, maps=None):
+        """One residual block and what follows it; appends the temporal attention to the list `maps`, if given."""
         x = self.resnets[i](x, time)
         if hasattr(self, "attentions"):
             x = self.attentions[i](x, context)
-        return self.motion_modules[i](x, frames) if frames else x
+        if not frames:
+            return x
+        x, seen = self.motion_modules[i](x, frames, maps is not None)
+        if maps is not None:
+            maps.extend(seen)
+        return x
 
 
 class MidBlock(nn.Module):
@@ -283,7 +302,8 @@ def run_down(levels, x, time, context, frames):
 class Unet(nn.Module):
     """Predicts the noise in latents `[clips * frames, 4, height, width]`.
 
-    `timesteps` and `context` have one row per frame. `frames = 0` leaves the motion modules out.
+    `timesteps` and `context` have one row per frame. `frames = 0` leaves the motion modules out. The temporal attention
+    of the up blocks `record` is appended to the list `maps`, `[clips * positions, heads, frames, frames]` each.
     """
 
     def __init__(self, c=config.UNET):
@@ -306,7 +326,7 @@ class Unet(nn.Module):
         self.conv_norm_out = nn.GroupNorm(c.groups, c.channels[0], eps=1e-5)
         self.conv_out = nn.Conv2d(c.channels[0], 4, 3, padding=1)
 
-    def forward(self, x, timesteps, context, frames=0, control=None, stop_after=None):
+    def forward(self, x, timesteps, context, frames=0, control=None, stop_after=None, record=(), maps=None):
         time = self.time_embedding(timesteps)
         skips = run_down(self.down_blocks, self.conv_in(x), time, context, frames)
         x = self.mid_block(skips[-1], time, context)
@@ -315,7 +335,8 @@ class Unet(nn.Module):
             x = x + control[-1]
         for index, level in enumerate(self.up_blocks):
             for i in range(len(level.resnets)):
-                x = level.layer(i, torch.cat([x, skips.pop()], dim=1), time, context, frames)
+                x = torch.cat([x, skips.pop()], dim=1)
+                x = level.layer(i, x, time, context, frames, maps if index in record else None)
             if index == stop_after:
                 return None
             if hasattr(level, "upsamplers"):

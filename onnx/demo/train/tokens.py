@@ -12,7 +12,7 @@ import string
 
 import torch
 
-import world
+import footage
 from config import TEXT
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -24,12 +24,6 @@ def byte_characters():
     own = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [b for b in range(256) if b not in own]
     return {b: chr(b) for b in own} | {b: chr(256 + i) for i, b in enumerate(others)}
-
-
-def words():
-    """Every word of the captions, in a fixed order."""
-    text = " ".join([*world.SHAPES, *world.COLOURS, *world.SIZES, *world.TINTS, *world.TEXTURES, *world.TEMPLATES])
-    return sorted({w for w in re.findall(r"[a-z]+", re.sub(r"\{\w+\}", " ", text) + " and")})
 
 
 def join(symbols, pair):
@@ -51,7 +45,7 @@ def split_word(word, characters):
 
 def learn_merges(characters):
     """Byte-pair merges until each word is a single token; ties go to the pair that sorts first."""
-    spelled, merges = [split_word(w, characters) for w in words()], []
+    spelled, merges = [split_word(w, characters) for w in footage.words()], []
     while any(len(s) > 1 for s in spelled):
         pairs = collections.Counter(p for s in spelled for p in zip(s, s[1:]))
         best = min(pairs, key=lambda p: (-pairs[p], p))

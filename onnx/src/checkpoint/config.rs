@@ -186,6 +186,17 @@ pub fn read_defaults(path: &Path) -> Result<Defaults> {
     read_yaml(path)
 }
 
+/// The words of a text file, in lower case, each once.
+pub fn read_words(path: &Path) -> Result<Vec<String>> {
+    let mut words: Vec<String> = Vec::new();
+    for word in read_text(path)?.split_whitespace().map(str::to_lowercase) {
+        if !words.contains(&word) {
+            words.push(word);
+        }
+    }
+    Ok(words)
+}
+
 fn read_text(path: &Path) -> Result<String> {
     let size = std::fs::metadata(path).map_err(|e| Error::io(path, e))?.len();
     if size > MAX_FILE {

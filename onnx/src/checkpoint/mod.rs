@@ -34,7 +34,9 @@ use self::merge::{Plan, Weight};
 use self::model::Model;
 use self::names::{Tensors, of_network};
 use self::reader::TensorSet;
-use crate::manifest::{Defaults, FORMAT, MANIFEST_FILE, Manifest, ScheduleConfig, Source, WEIGHTS_FILE};
+use crate::manifest::{
+    Defaults, FORMAT, MANIFEST_FILE, Manifest, ScheduleConfig, Source, TOKENIZER_FOLDER, WEIGHTS_FILE,
+};
 use crate::model::config::{ControlConfig, ControlKind, UnetConfig};
 use crate::owned::Kind;
 use crate::unfinished::{self, UnfinishedFolder};
@@ -68,6 +70,8 @@ pub struct ImportOptions {
     /// What a run of this bundle uses where the user says nothing: any of [`Defaults`]' fields, YAML or JSON; the
     /// published values for the others.
     pub defaults: Option<PathBuf>,
+    /// The words that the model knows, where these are few: a text file, with white space between them.
+    pub vocabulary: Option<PathBuf>,
     /// The bundle's name; that of the model's file unless given.
     pub name: Option<String>,
     /// Element type of the weights.
@@ -103,7 +107,7 @@ pub struct Imported {
 /// When a file cannot be read or is not what it should be, tensors are missing or unexpected, the bundle cannot be
 /// written, or `progress` breaks off.
 pub fn import(options: &ImportOptions, progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>) -> Result<Imported> {
-    let bundle = UnfinishedFolder::new(&options.out, Kind::Bundle)?;
+    let bundle = UnfinishedFolder::over(&options.out, Kind::Bundle, unmarked(&options.out))?;
     let tokenizer = tokenizer::find(options.tokenizer.as_deref(), &options.base)?;
     let Planned { plan, mut manifest, mut warnings } = plan(options)?;
     unfinished::check_room(bundle.path(), write::size(&plan, options.precision)?)
@@ -116,6 +120,16 @@ pub fn import(options: &ImportOptions, progress: &mut dyn FnMut(Progress<'_>) ->
     // The preview map is put into the manifest of the finished bundle.
     bundle.finish(&[MANIFEST_FILE])?;
     Ok(Imported { manifest, warnings })
+}
+
+/// The files of a bundle that was made by a release without markers: those that its manifest stands for.
+fn unmarked(bundle: &Path) -> Vec<PathBuf> {
+    let names = [MANIFEST_FILE, WEIGHTS_FILE].map(PathBuf::from);
+    let tokenizer = ["vocab.json", "merges.txt"].map(|name| Path::new(TOKENIZER_FOLDER).join(name));
+    match Manifest::read(bundle) {
+        Ok(_) => names.into_iter().chain(tokenizer).collect(),
+        Err(_) => Vec::new(),
+    }
 }
 
 /// A bundle of which nothing is read or written yet but names and shapes.
@@ -203,6 +217,7 @@ fn plan(options: &ImportOptions) -> Result<Planned> {
         controls,
         schedule,
         defaults: options.defaults.as_deref().map_or_else(|| Ok(Defaults::default()), config::read_defaults)?,
+        vocabulary: options.vocabulary.as_deref().map_or_else(|| Ok(Vec::new()), config::read_words)?,
         preview: None,
     };
     Ok(Planned { plan, manifest, warnings })

@@ -72,7 +72,7 @@ def _gather(job):
         # It may have been moved.
         number = info["values"]["image_frame"] if index is None else strips.start(strip) + index
         number = min(max(number, strips.start(strip)), strips.end(strip) - 1)
-        strips.check_media(scene, strip, [number])
+        strips.check_media(scene, strip, [number], decode=True)
         clips.append(strips.frame(scene, strip, number, (width, height)))
         job.message, job.step, job.total = "Taking frames", len(clips), len(takes)
         yield
@@ -85,7 +85,7 @@ def _gather(job):
 
 
 def _is_busy():
-    """Whether Blender renders, or the user is dragging something: then frames are taken later."""
+    """True while Blender renders or the user drags something: then frames are taken later."""
     if bpy.app.is_job_running("RENDER"):
         return True
     modal = (operator for window in windows() for operator in getattr(window, "modal_operators", ()))

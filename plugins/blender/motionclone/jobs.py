@@ -124,7 +124,7 @@ def tick():
         return None
     for job in session.jobs:
         if not job.ended:
-            # So that what the user does to the strips is heard of step by step.
+            # So that each change of the strip is noticed by itself, such as a new name.
             job.request.info["reference"].find()
     taking = gather.take_frame(session)
     for job in session.poll():
@@ -180,9 +180,11 @@ def _add(context, kind, title, strip, values, motion, folder, name):
         chosen["negative_prompt"] = values["negative_prompt"]
     if values["quality"] == "CUSTOM":
         chosen["steps"] = values["steps"]
+    else:
+        chosen["quality"] = values["quality"].lower()
     fallbacks = (preferences.data_folder("results"), Path(tempfile.gettempdir()) / "motionclone")
     request = Request(
-        kind, title, chosen, values["quality"], None, motion, images, folder, fallbacks, name, info=info
+        kind, title, chosen, None, motion, images, folder, fallbacks, name, info=info
     )
     return open_session().add(request, place)
 

@@ -40,7 +40,7 @@ def name_of(kind, number):
 
 
 class LibraryError(RuntimeError):
-    """Something that the library, or its absence, has to say to the user."""
+    """An error of the library, or its absence, in a sentence for the user."""
 
     def __init__(self, message, status=None):
         super().__init__(message)
@@ -147,6 +147,10 @@ class Library:
             raise LibraryError(self._c.motionclone_last_error().decode(errors="replace"), status)
         return status
 
+    def count(self, name):
+        """What a function that only counts answers."""
+        return getattr(self._c, f"motionclone_{name}")()
+
     def make(self, kind, *arguments):
         """A structure of the binding, set up by its own function."""
         value, name = kind(), "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in kind.__name__)
@@ -192,6 +196,13 @@ class Library:
         return Motion(self, handle)
 
 
+def _plain(structure):
+    """The numbers and texts of a structure."""
+    fields = ((name, getattr(structure, name)) for name, kind in structure._fields_ if name != "struct_size")
+    plain = {n: v.decode(errors="replace") if isinstance(v, bytes) else v for n, v in fields}
+    return {n: v for n, v in plain.items() if v is None or isinstance(v, (str, int, float))}
+
+
 class Engine:
     """A model on a device. Making one waits: not on a thread that draws."""
 
@@ -218,19 +229,36 @@ class Engine:
 
     def defaults(self):
         """The model's own settings."""
-        settings = self.library.make(abi.Settings, self._handle)
-        skipped = ("struct_size", "reserved", "prompt", "negative_prompt", "blocks", "images", "image_count")
-        return {name: getattr(settings, name) for name, _ in abi.Settings._fields_ if name not in skipped}
+        return self.settings({})
+
+    def describe(self):
+        """The settings that there are, in the order in which they are applied, with their ranges and defaults in this
+        model: dictionaries of the fields of motionclone_setting_info."""
+        described = []
+        for index in range(self.library.count("setting_count")):
+            info = self.library.make(abi.SettingInfo)
+            self.library.call("setting_describe", index, self._handle, c.byref(info))
+            described.append(_plain(info))
+        return described
+
+    def settings(self, values):
+        """All settings but images, with `values` by their names and with what follows from them: a quality or a number
+        of steps sets those that are guided, too."""
+        settings, _kept = self._settings(values, None)
+        # Texts that are not set are the model's own.
+        return {name: value for name, value in _plain(settings).items() if value is not None}
 
     def _settings(self, values, images):
-        """Settings for a job from a dictionary of the structure's fields, and what must be kept during the call."""
+        """Settings for a job, and what must be kept until it is started."""
         settings, kept = self.library.make(abi.Settings, self._handle), []
-        for name, value in values.items():
-            if isinstance(value, str):
-                if "\0" in value:
-                    raise LibraryError(f"the {name.replace('_', ' ')} has a character that no text may have (zero)")
-                value = value.encode()
-            setattr(settings, name, value)
+        # Those that set others come first in the library's own order.
+        order = {setting["name"]: index for index, setting in enumerate(self.describe())}
+        for name in sorted(values, key=lambda name: order.get(name, -1)):
+            text = str(values[name])
+            if "\0" in text:
+                raise LibraryError(f"the {name.replace('_', ' ')} has a character that no text may have (zero)")
+            kept.append(c.create_string_buffer(text.encode()))
+            self.library.call("settings_set_text", c.byref(settings), self._handle, name.encode(), kept[-1])
         if images and images.items:
             array = (abi.Image * len(images.items))(*(self.library.make(abi.Image) for _ in images.items))
             for image, (clip, frame) in zip(array, images.items):
@@ -285,14 +313,14 @@ class Job:
         )
 
     def wait(self, milliseconds=-1):
-        """Whether the job ended well within the time; raises what it failed of."""
+        """True when the job ended well in time, False when it has not ended; raises the error that it failed of."""
         return self.library.call("job_wait", self._handle, milliseconds, allowed=(OK, TIMEOUT)) == OK
 
     def cancel(self):
         self.library.call("job_cancel", self._handle)
 
     def error(self):
-        """What went wrong, or an empty text."""
+        """The error that the job failed of, or an empty text."""
         return self.library.text("job_error", self._handle)
 
     def frames(self, channels="RGB", row_order="TOP_DOWN"):

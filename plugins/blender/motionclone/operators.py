@@ -1,4 +1,4 @@
-"""What the buttons do."""
+"""The operators behind the buttons."""
 
 import random
 from pathlib import Path

@@ -43,7 +43,7 @@ class StripReference:
         return next((scene for scene in bpy.data.scenes if scene.session_uid == self._scene), None)
 
     def find(self):
-        """The strip, or None. To be called now and then, so that new names are heard of."""
+        """The strip, or None. Called now and then, it notices new names."""
         scene = self.scene()
         if scene is None or scene.sequence_editor is None:
             return None

@@ -76,7 +76,7 @@ def claim(parent, name, unfinished):
 
 
 def reason(error):
-    """What the system says of an error, without its number and path."""
+    """The system's message of an error, without its number and path."""
     return error.strerror if isinstance(error, OSError) and error.strerror else str(error).rstrip(".")
 
 

@@ -17,14 +17,6 @@ from .worker import Worker
 
 # The small model that comes with the extension, for when no bundle is chosen.
 EMBEDDED = Path(__file__).parent / "bundle"
-# The engine's qualities, in steps of the model's own.
-QUALITIES = {
-    "DRAFT": lambda own: -(-own * 2 // 5),
-    "STANDARD": lambda own: own,
-    "BEST": lambda own: max(own, min(2 * own, LONGEST_RUN)),
-}
-# Steps of the noise schedule that all models of this kind have.
-LONGEST_RUN = 1000
 # Seconds that Blender waits at its end, or when the extension is disabled.
 CLOSING_LIMIT = 5.0
 
@@ -58,12 +50,11 @@ class Place:
 
 @dataclass
 class Request:
-    """What a job is to make. `info` belongs to Blender's side: plain values, never its objects."""
+    """The order for a job. `info` belongs to Blender's side: plain values, never its objects."""
 
     kind: str  # CLONE or EXTRACT
     title: str
-    values: dict
-    quality: str  # of QUALITIES, or CUSTOM: then `values` has the steps
+    values: dict  # settings by the library's names
     reference: library.Clip | None = None
     motion: str = ""  # file to clone from in place of a reference
     images: library.Images | None = None
@@ -72,18 +63,6 @@ class Request:
     name: str = "clone"
     thumbnail: library.Clip | None = None  # of an extraction
     info: dict = field(default_factory=dict)
-
-
-def settings(values, quality, defaults):
-    """The library's settings: a quality sets the steps, and they the model's own shares of them; `strength` is a factor
-    on the model's weight of the motion."""
-    values, own = dict(values), defaults["steps"]
-    weight = defaults["motion_weight"] * values.pop("strength", 1.0)
-    steps = values.get("steps") or QUALITIES.get(quality, QUALITIES["STANDARD"])(own)
-    # Rounded, and what the model has at all stays at least one step.
-    share = lambda number: max((2 * number * steps + own) // (2 * own), int(number > 0))
-    shares = {name: share(defaults[name]) for name in ("guidance_steps", "warm_up", "cool_up")}
-    return {**shares, **values, "steps": steps, "motion_weight": weight}
 
 
 class Job:
@@ -116,7 +95,7 @@ class Job:
 
     @property
     def share(self):
-        """How much of the stage at hand is done, 0 to 1."""
+        """Share of the current stage that is done, 0 to 1."""
         return min(1.0, self.step / self.total) if self.total else 0.0
 
     def cancel(self):
@@ -309,20 +288,21 @@ class Session:
         if job.cancelled.is_set():
             raise library.LibraryError("Cancelled", library.CANCELLED)
         request, engine = job.request, self._engine(job.place)
-        job.used = settings(request.values, request.quality, job.defaults)
+        values = dict(request.values)
         if request.kind == "EXTRACT":
-            job._native = engine.extract(request.reference, job.used, request.images)
+            job._native = engine.extract(request.reference, values, request.images)
         elif request.motion:
             motion = engine.library.load_motion(request.motion)
             try:
                 # A clone must share what the motion was read with.
                 info = motion.info()
-                job.used.update({name: info[name] for name in ("width", "height", "frames", "noise_step", "top_k")})
-                job._native = engine.clone(motion, job.used, request.images)
+                values.update({name: info[name] for name in ("width", "height", "frames", "noise_step", "top_k")})
+                job._native = engine.clone(motion, values, request.images)
             finally:
                 motion.close()
         else:
-            job._native = engine.clone(request.reference, job.used, request.images)
+            job._native = engine.clone(request.reference, values, request.images)
+        job.used = engine.settings(values)
         # Cancelled while the job was on its way.
         if job.cancelled.is_set():
             job._native.cancel()

@@ -15,7 +15,7 @@ SILENT = ("SOUND",)
 
 
 class StripError(Exception):
-    """Something about a strip that the user should know."""
+    """An error of a strip, in a sentence for the user."""
 
 
 def sequencer_scene(context):
@@ -90,45 +90,46 @@ def spread(first, last, count):
     return [first + int(index * step) for index in range(count - 1)] + [last]
 
 
-def missing_file(scene, strip, numbers):
-    """A media file that a strip shows at one of those frames of the timeline and that is not there, behind the name of
-    the strip that it belongs to; or None.
-
-    Blender draws such a strip as if nothing were wrong.
-    """
+def check_media(scene, strip, numbers, decode=False):
+    """Complains of media that a strip shows at one of those frames of the timeline and that are missing or broken, which
+    Blender draws as if nothing were wrong. Pictures are only looked into with `decode`."""
     path = lambda text: bpy.path.abspath(text, library=scene.library)
-    files = []
     if strip.type == "MOVIE":
-        files = [path(strip.filepath)]
+        _check_file(strip, path(strip.filepath), strip.reload_if_needed)
     elif strip.type == "IMAGE":
         shown = (strip.strip_elem_from_frame(number) for number in numbers)
-        names = dict.fromkeys(element.filename for element in shown if element)
-        files = [os.path.join(path(strip.directory), name) for name in names]
-    elif strip.type == "MOVIECLIP" and strip.clip:
-        files = [path(strip.clip.filepath)]
-        files = files if strip.clip.source == "MOVIE" else []
-    missing = next((file for file in files if not os.path.isfile(file)), None)
-    if missing:
-        return strip.name, missing
+        for name in dict.fromkeys(element.filename for element in shown if element):
+            file = os.path.join(path(strip.directory), name)
+            _check_file(strip, file, lambda: not decode or _is_image(file))
+    elif strip.type == "MOVIECLIP" and strip.clip and strip.clip.source == "MOVIE":
+        _check_file(strip, path(strip.clip.filepath), lambda: True)
     inputs = [getattr(strip, name, None) for name in ("input_1", "input_2")]
     if strip.type == "META":
         inputs = collection(strip)
     for below in filter(None, inputs):
         covered = [number for number in numbers if start(below) <= number < end(below)]
-        if covered and below.type not in SILENT and (missing := missing_file(scene, below, covered)):
-            return missing
-    return None
+        if covered and below.type not in SILENT:
+            check_media(scene, below, covered, decode)
 
 
-def check_media(scene, strip, numbers):
-    """Complains of media that are offline."""
-    missing = missing_file(scene, strip, numbers)
-    if missing:
-        raise StripError("{} is offline: there is no file {}.".format(*missing))
+def _check_file(strip, file, is_sound):
+    if not os.path.isfile(file):
+        raise StripError(f"{strip.name} is offline: there is no file {file}.")
+    if not is_sound():
+        raise StripError(f"{strip.name} cannot be read: Blender finds no picture in {file}.")
+
+
+def _is_image(file):
+    """True for a picture that Blender can read."""
+    image = bpy.data.images.load(file)
+    try:
+        return image.size[0] > 0
+    finally:
+        bpy.data.images.remove(image)
 
 
 def _animated(scene, strip):
-    """Whether keyframes may move the strip's picture."""
+    """True where keyframes may move the strip's picture."""
     action = scene.animation_data.action if scene.animation_data else None
     if action is None:
         return False

@@ -8,6 +8,7 @@ into a Blender with a user folder of its own. Where one of these or `bpy` is mis
 """
 
 import importlib.util
+import json
 import os
 import platform
 import shutil
@@ -342,11 +343,24 @@ class Clones(Case):
     def test_same_qualities_and_strength_as_the_command_line(self):
         self.set(quality="DRAFT", strength=2)
         self.same_as_the_command_line(6, "--frames=4", "--quality=draft", "--strength=2")
-        own = {"steps": 100, "guidance_steps": 50, "warm_up": 10, "cool_up": 10, "motion_weight": 2000.0}
-        for quality, steps in (("DRAFT", 40), ("STANDARD", 100), ("BEST", 200)):
-            used = session.settings({}, quality, own)
-            shares = [used[name] for name in ("steps", "guidance_steps", "warm_up", "cool_up")]
-            self.assertEqual(shares, [steps, steps // 2, steps // 10, steps // 10])
+
+    def test_properties_are_those_of_the_table_of_settings(self):
+        self.images()
+        said = subprocess.run([PROGRAM, "settings", "--json", "--bundle", BUNDLE], check=True, capture_output=True)
+        known = {setting["name"]: setting for setting in json.loads(said.stdout)}
+        ours = type(self.settings).bl_rna.properties
+        qualities = [item.identifier.lower() for item in ours["quality"].enum_items]
+        self.assertEqual(qualities, [*known["quality"]["choices"], "custom"])
+        self.assertEqual(ours["quality"].default.lower(), known["quality"]["default"])
+        self.clone()
+        (engine,) = jobs.session._engines.values()
+        self.assertEqual([setting["name"] for setting in engine.describe()], list(known))
+        for own, name in {"seed": "seed", "strength": "strength", "image_scale": "control_scale"}.items():
+            self.assertEqual(ours[own].default, known[name]["default"], name)
+        names = {"strength": "strength", "image_scale": "control_scale", "steps": "steps", "side": "width"}
+        for own, name in names.items():
+            self.assertGreaterEqual(ours[own].hard_min, known[name]["least"], name)
+            self.assertLessEqual(ours[own].hard_max, known[name].get("most", float("inf")), name)
 
     def test_movie_and_timing(self):
         self.movie()
@@ -636,6 +650,14 @@ class Media(Case):
         for strip in (below, above):
             self.scene.sequence_editor.active_strip = strip
             self.refused(bpy.ops.motionclone.clone, "film is offline", "film.mkv")
+
+    def test_broken_media_are_refused(self):
+        (self.folder / "broken.mkv").write_bytes(b"no movie" * 100)
+        self.movie().filepath = str(self.folder / "broken.mkv")
+        self.refused(bpy.ops.motionclone.clone, "film cannot be read", "broken.mkv")
+        self.images()
+        (self.folder / "0007.png").write_bytes(b"no picture")
+        self.failed("bar cannot be read", "0007.png")
 
     def test_media_that_go_offline_meanwhile(self):
         self.images()

@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString, c_void};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use libloading::Library;
 use motionclone_abi::Functions;
@@ -10,6 +10,8 @@ use motionclone_abi::files::{LIBRARY, LIBRARY_VARIABLE, RUNTIME_VARIABLE, RUNTIM
 use motionclone_abi::types::{ABI_VERSION, DeviceKind, HostFrames, HostMotionInfo, HostSettings, ImageKind, Status};
 
 use crate::picture::Picture;
+use crate::stop::Stop;
+use crate::sync::lock;
 
 /// An error is a sentence for people.
 pub type Result<T, E = String> = std::result::Result<T, E>;
@@ -63,7 +65,7 @@ pub fn missing() -> Option<String> {
 /// # Errors
 /// When it is missing, cannot be loaded, or is of another version.
 pub fn api() -> Result<Arc<Api>> {
-    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut loaded = lock(&LOADED);
     if let Some(api) = &*loaded {
         return Ok(api.clone());
     }
@@ -74,7 +76,7 @@ pub fn api() -> Result<Arc<Api>> {
 
 /// Ends everything in the library, if it was loaded.
 pub fn shutdown() {
-    let api = LOADED.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let api = lock(&LOADED).take();
     if let Some(api) = api {
         // SAFETY: the function takes nothing; no other thread of the plugin is left.
         unsafe { (api.functions.shutdown)() };
@@ -343,15 +345,15 @@ impl EngineJob {
     /// Waits a little; true when the job has ended well.
     ///
     /// # Errors
-    /// What went wrong; `None` when it was cancelled.
-    pub fn wait(&self, milliseconds: i64) -> Result<bool, Option<String>> {
+    /// When it was cancelled, or failed.
+    pub fn wait(&self, milliseconds: i64) -> Result<bool, Stop> {
         // SAFETY: takes no pointer.
         let status = unsafe { (self.api.functions.job_wait)(self.handle, milliseconds) };
         match status {
             _ if status == Status::Ok as u32 => Ok(true),
             _ if status == Status::Timeout as u32 => Ok(false),
-            _ if status == Status::Cancelled as u32 => Err(None),
-            _ => Err(Some(self.error(status))),
+            _ if status == Status::Cancelled as u32 => Err(Stop::Cancelled),
+            _ => Err(Stop::Failed(self.error(status))),
         }
     }
 

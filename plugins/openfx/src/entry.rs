@@ -100,8 +100,12 @@ fn act(action: &str, effect: sys::Handle, arguments: sys::Handle, answers: sys::
         action::DESTROY_INSTANCE => done(actions::destroy(effect)),
         action::INSTANCE_CHANGED => instance_changed(&host, effect, asked),
         action::SYNC_PRIVATE_DATA | action::BEGIN_INSTANCE_CHANGED | action::END_INSTANCE_CHANGED => {
-            // Parameters may be set here: what the plugin's thread has marked as new is told.
-            if let Ok(instance) = instance::find(effect) {
+            // Parameters may be set here: what the plugin's thread has marked as new is told. Hosts call this, too, while
+            // the plugin sets a parameter.
+            let own = asked.text(property::CHANGE_REASON, 0).is_ok_and(|reason| reason == sys::CHANGE_PLUGIN_EDITED);
+            if let Ok(instance) = instance::find(effect)
+                && !own
+            {
                 instance.publish(&host, CallContext::Action);
             }
             Ok(sys::OK)

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use crate::clips::clip::Clip;
 use crate::engine::{self, Api, Device, Engine, Reference};
 use crate::request::{Request, Source};
 use crate::stop::Stop;
+use crate::sync::lock;
 
 /// How often a running job is looked at.
 const POLL: Duration = Duration::from_millis(50);
@@ -113,11 +114,6 @@ struct Worker {
 }
 
 static WORKER: Mutex<Option<Worker>> = Mutex::new(None);
-
-/// What is behind a lock holds whatever panicked.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Starts a clone, or joins the one that already makes the same clip. `join` is given the job before it can end, so that
 /// whoever it makes wait hears of the end in any case; where it says false, nothing is begun.
@@ -275,7 +271,7 @@ impl Run<'_> {
         };
         let running = engine.start(&reference, &request.settings)?;
         let (mut notified, mut attended, mut share) = (Instant::now(), Instant::now(), 0.0_f64);
-        while !running.wait(POLL.as_millis() as i64).map_err(|stop| stop.map_or(Stop::Cancelled, Stop::Failed))? {
+        while !running.wait(POLL.as_millis() as i64)? {
             if self.is_attended() {
                 attended = Instant::now();
             }

@@ -17,3 +17,4 @@ mod picture;
 mod reference;
 mod request;
 mod stop;
+mod sync;

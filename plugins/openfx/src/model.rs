@@ -4,12 +4,33 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use motionclone_abi::files::own_folder;
+
+const MANIFEST: &str = "manifest.json";
 /// A manifest larger than this is none.
 const MAX_BYTES: u64 = 1 << 26;
 
-/// The bundle that is chosen.
+/// Where the embedded model lies, seen from the plugin's own folder in its bundle, and from the library's in a tree that is
+/// handed out or built.
+const EMBEDDED: [&str; 3] = ["../Resources/model", "motionclone-bundle", "../share/motionclone/bundle"];
+/// Names the bundle in place of the embedded one; library and program read it, too.
+const VARIABLE: &str = "MOTIONCLONE_BUNDLE";
+
+/// The bundle that is chosen, else the embedded one; empty where that is not there.
 pub fn bundle(chosen: &str) -> String {
-    chosen.trim().into()
+    let chosen = chosen.trim();
+    if !chosen.is_empty() {
+        return chosen.into();
+    }
+    if let Some(named) = std::env::var_os(VARIABLE).filter(|path| !path.is_empty()) {
+        return named.to_string_lossy().into_owned();
+    }
+    let library = crate::engine::find().ok().and_then(|library| library.canonicalize().ok());
+    let library = library.and_then(|library| Some(library.parent()?.to_path_buf()));
+    let folders = [own_folder(), library].into_iter().flatten();
+    let places = folders.flat_map(|folder| EMBEDDED.map(|place| folder.join(place)));
+    let found = places.into_iter().find(|place| place.join(MANIFEST).is_file());
+    found.map(|place| place.canonicalize().unwrap_or(place).to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// The bundle's manifest as it is.
@@ -18,9 +39,9 @@ pub fn bundle(chosen: &str) -> String {
 /// When there is none.
 pub fn manifest(bundle: &str) -> Result<Vec<u8>, String> {
     if bundle.trim().is_empty() {
-        return Err("No bundle is chosen: choose the folder that motionclone import made.".into());
+        return Err("The embedded model is missing: install MotionClone again, or choose the bundle that motionclone import made.".into());
     }
-    let path = Path::new(bundle).join("manifest.json");
+    let path = Path::new(bundle).join(MANIFEST);
     let none = |e: std::io::Error| format!("{bundle} is no bundle: its manifest.json cannot be read: {e}.");
     let mut bytes = Vec::new();
     File::open(path).map_err(none)?.take(MAX_BYTES).read_to_end(&mut bytes).map_err(none)?;

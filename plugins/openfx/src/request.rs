@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use crate::clips::kept::About;
@@ -12,6 +12,7 @@ use crate::clips::store::Store;
 use crate::engine::{Device, Settings};
 use crate::picture::Picture;
 use crate::reference::{ClipFile, images_of};
+use crate::sync::lock;
 
 /// Parts of a file that stand for all of it, and their size.
 const SAMPLES: u64 = 64;
@@ -187,7 +188,7 @@ fn fingerprint(path: &Path) -> Result<[u8; 32], String> {
         return Ok(*hash.0.finalize().as_bytes());
     }
     let (length, modified) = (metadata.len(), metadata.modified().ok());
-    let mut seen = FINGERPRINTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut seen = lock(&FINGERPRINTS);
     let seen = seen.get_or_insert_default();
     if let Some((known_length, known_time, known)) = seen.get(path)
         && (*known_length, *known_time) == (length, modified)

@@ -19,15 +19,15 @@ STAGES = {
     "write": "writing frames",
 }
 """The stages of `motionclone`, as the page shows them."""
-# Bytes of a pixel: of a frame as PNG, and as ProRes. Both are more than is usual.
-FRAME, PRORES = 3, 2
-# Where neither is chosen, the model's own are hardly more.
-SIDE, FRAMES = 1024, 32
+FRAME, PRORES = 3, 1
+"""Bytes of a pixel at most, of a frame as PNG and as ProRes."""
+SIZE, FRAMES = "128x128", 16
+"""The clip of the small model, where nothing is chosen."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user chose."""
+    """Settings of a clone, as the user chose them."""
 
     program: str
     bundle: str
@@ -38,7 +38,7 @@ class Settings:
     options: tuple = ()
     """Further words for `motionclone clone`."""
     smooth: bool = True
-    """Whether frames between those of the model are interpolated along the motion."""
+    """True to interpolate frames between those of the model along the motion."""
 
 
 def check(settings):
@@ -96,7 +96,7 @@ def fit_command(clip, settings, frames, count, out):
 def clone(clip, settings, report, cancelled):
     """Makes the result and returns its path.
 
-    `report(what, done)` hears the stage and its part done, 0 to 1; `cancelled` is an event that ends the work. Nothing
+    `report(stage, done)` is called with the stage and the share of it that is done, 0 to 1; `cancelled` is an event that ends the work. Nothing
     but a whole result is left behind, or the frames of a clip that was finished and could not be made to fit.
     """
     check(settings)
@@ -151,13 +151,17 @@ def _kept(frames, settings, problem):
 
 def _size(clip, settings):
     """Bytes that the work and the result take at most."""
-    chosen = dict(option[2:].split("=", 1) for option in settings.options if "=" in option)
-    width, _, height = chosen.get("size", f"{SIDE}x{SIDE}").partition("x")
+    own = {"size": SIZE, "frames": FRAMES}
     try:
-        pixels, frames = int(width) * int(height), int(chosen.get("frames", FRAMES))
-    except ValueError:
-        return 0  # The program refuses these.
-    return pixels * (frames * FRAME + clip.duration * PRORES)
+        if settings.bundle:
+            with open(os.path.join(settings.bundle, "manifest.json"), encoding="utf-8") as file:
+                defaults = json.load(file)["defaults"]
+            own = {"size": "{width}x{height}".format(**defaults), "frames": defaults["frames"]}
+        chosen = {**own, **dict(option[2:].split("=", 1) for option in settings.options if "=" in option)}
+        width, _, height = chosen["size"].partition("x")
+        return int(width) * int(height) * (int(chosen["frames"]) * FRAME + clip.duration * PRORES)
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0  # The program refuses such a bundle or such a size.
 
 
 class _Events:
@@ -166,7 +170,7 @@ class _Events:
     def __init__(self, report):
         self._report = report
         self.kept = ""
-        """What the program saved although it failed."""
+        """The path of what the program saved although it failed."""
 
     def __call__(self, line):
         """Takes a line; gives the reason of a failure."""

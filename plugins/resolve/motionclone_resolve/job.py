@@ -79,7 +79,7 @@ class Job:
         raise Problem("The clip under the playhead has no clip colour; give those to clone the same one.")
 
     def plan(self, scope, settings):
-        """What a run would do, a line each. Nothing is changed."""
+        """The steps of a run, a line each. Nothing is changed."""
         clone.check(settings)
         lines = []
         for clip in self.clips(scope):

@@ -1,4 +1,4 @@
-"""What the menu entry starts: the form, then the work, until the user is done."""
+"""The menu entry's work: the form, then clones, until the user is done."""
 
 import os
 from contextlib import contextmanager

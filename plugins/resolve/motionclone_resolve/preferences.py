@@ -1,4 +1,4 @@
-"""What is remembered between runs, and where."""
+"""Choices that are remembered between runs, and their file."""
 
 import json
 import os

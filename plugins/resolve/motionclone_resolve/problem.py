@@ -2,7 +2,7 @@
 
 
 class Problem(Exception):
-    """Something went wrong; its text is one sentence for the user."""
+    """An error, in one sentence for the user."""
 
 
 class Cancelled(Exception):

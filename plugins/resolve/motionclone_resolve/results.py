@@ -7,7 +7,7 @@ import tempfile
 
 from .problem import Problem
 
-SPARE = 1 << 24
+SPARE = 1 << 20
 """Bytes that must be free besides a result's own size."""
 
 

@@ -7,6 +7,7 @@ from fractions import Fraction
 from .problem import Problem
 from .rate import frame_rate
 
+STILLS = (".bmp", ".dng", ".dpx", ".exr", ".jpeg", ".jpg", ".png", ".psd", ".tga", ".tif", ".tiff", ".webp")
 SLACK = 2
 """Frames by which lengths may differ by rounding, and by whether Resolve counts the last frame in."""
 
@@ -32,7 +33,7 @@ class Source:
 
 
 def offers(thing, method):
-    """Whether one of Resolve's objects has a method."""
+    """True where one of Resolve's objects has a method."""
     return method in dir(thing)
 
 
@@ -46,6 +47,8 @@ def read(item, name, timeline_rate):
             f"{name!r} is not a single media file on this computer; for titles, generators, compound clips, "
             "image sequences and offline media, use Render in Place first."
         )
+    if properties.get("Type") == "Still" or path.lower().endswith(STILLS):
+        raise Problem(f"{name!r} is a still picture, which has no motion to clone.")
     rate = frame_rate(properties["FPS"]) if properties.get("FPS") else timeline_rate
     duration = int(item.GetDuration())
     if duration < 1:
@@ -75,9 +78,12 @@ def _length(item, name, first, shown):
 
 
 def _number(item, method):
-    """What a method of newer versions answers, or None."""
+    """The frame number that a method of newer versions gives, or None."""
     answer = getattr(item, method)() if offers(item, method) else None
-    return int(answer) if isinstance(answer, (int, float)) else None
+    try:
+        return None if answer is None else int(float(answer))
+    except (TypeError, ValueError):
+        return None
 
 
 def _whole(text):

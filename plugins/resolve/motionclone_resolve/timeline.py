@@ -37,7 +37,7 @@ class Clip:
     """Its length in timeline frames."""
     timeline_rate: Fraction
     source: Source
-    """What it shows."""
+    """The part of its media file that it shows."""
 
     @property
     def end(self):

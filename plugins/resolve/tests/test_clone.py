@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import subprocess
@@ -113,14 +114,20 @@ class Cloning(WithPrograms):
         with self.assertRaisesRegex(Problem, "results folder cannot be written"):
             self.make(folder=self.at("file/results"))
         before = shutil.disk_usage
-        results.shutil.disk_usage = lambda _: shutil._ntuple_diskusage(1, 1, results.SPARE)
+        results.shutil.disk_usage = lambda _: shutil._ntuple_diskusage(9, 0, 9)
         try:
-            with self.assertRaisesRegex(Problem, "has room for 17 MB"):
+            with self.assertRaisesRegex(Problem, "has room for 0 MB, and the work takes up to 1 MB"):
                 self.make()
         finally:
             results.shutil.disk_usage = before
         self.assertEqual(os.listdir(self.results), [])
         self.assertFalse(os.path.exists(self.program + ".words"))
+        own = {"defaults": {"width": 512, "height": 256, "frames": 16}}
+        with open(os.path.join(self.bundle, "manifest.json"), "w") as file:
+            json.dump(own, file)
+        self.assertEqual(clone._size(self.clip, self.settings(options=())), 512 * 256 * (16 * 3 + 75))
+        self.assertEqual(clone._size(self.clip, self.settings(options=("--size=64x64",))), 64 * 64 * (16 * 3 + 75))
+        self.assertEqual(clone._size(self.clip, self.settings(bundle="", options=("--frames=8",))), 128 * 128 * (24 + 75))
 
     def test_an_ffmpeg_without_the_encoder_is_found_first(self):
         os.environ["MOTIONCLONE_FFMPEG"] = self._script("poor", "print('ffv1')")

@@ -51,6 +51,13 @@ class EndToEnd(WithPrograms):
         subprocess.run([programs.find_ffmpeg(self.real_program), "-v", "error", *words, path], check=True)
         return path
 
+    def reference(self, sheet):
+        """The greys of the four frames that were read, from a contact sheet."""
+        # They are its upper row: 64 pixels each, 4 apart, 16 from the edge.
+        seen = [self.grey(sheet, f"crop=64:64:{16 + 68 * column}:16")[0] for column in range(4)]
+        os.remove(sheet)
+        return seen
+
     def test_a_clip_becomes_a_result(self):
         source = self.make("source.mkv", "-f", "lavfi", "-i", "testsrc=s=96x64:r=25:d=2")
         path, heard = self.clone(source)
@@ -68,12 +75,20 @@ class EndToEnd(WithPrograms):
                 self.clone(
                     source, [f"--contact-sheet={sheet}"], rate=Fraction(30000, 1001), first=first, frames=frames
                 )
-                # The reference's frames are the sheet's upper row: 64 pixels each, 4 apart, 16 from the edge.
-                seen = [self.grey(sheet, f"crop=64:64:{16 + 68 * column}:16")[0] for column in range(4)]
-                os.remove(sheet)
+                seen = self.reference(sheet)
                 wanted = [2 * (first + (frames - 1) * column // 3) for column in range(4)]
                 for got, given in zip(seen, wanted):
                     self.assertAlmostEqual(got, given, delta=1, msg=(name, first, seen, wanted))
+
+    def test_a_variable_frame_rate_is_read_evenly_in_time(self):
+        # 50 frames in the first second, then one a second; the grey level is 25 times the seconds.
+        filters = "format=gray,geq=lum='25*T',select='lt(t,1)+not(mod(n,50))'"
+        source = self.make("varying.mkv", "-f", "lavfi", "-i", "color=black:s=64x48:r=50:d=10.5", "-vf", filters,
+                           "-fps_mode", "passthrough", "-c:v", "ffv1")  # fmt: skip
+        sheet = self.at("sheet.png")
+        self.clone(source, [f"--contact-sheet={sheet}"], rate=Fraction(6), first=0, frames=63)
+        for got, given in zip(self.reference(sheet), (0, 75, 150, 250)):
+            self.assertAlmostEqual(got, given, delta=2)
 
     def test_qualities_are_those_of_the_program(self):
         said = subprocess.run(

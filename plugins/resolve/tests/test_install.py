@@ -48,6 +48,26 @@ class Installing(WithPrograms):
         self.assertEqual(self.files(), [])
         self.assertIn("nothing is installed", self.run_it("--uninstall"))
 
+    def test_files_of_somebody_else_stay(self):
+        package = self.at("data/motionclone/resolve/motionclone_resolve")
+        menu = os.path.join(install.scripts_folder(), install.MENU_ENTRY)
+        for path in (os.path.join(package, "job.py"), menu):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "w") as file:
+                file.write("mine")
+            with self.assertRaisesRegex(SystemExit, "move"):
+                self.run_it()
+            self.assertIn("nothing is installed", self.run_it("--uninstall"))
+            with open(path) as file:
+                self.assertEqual(file.read(), "mine")
+            os.remove(path)
+        self.run_it()
+        mine = os.path.join(package, "notes.txt")
+        open(mine, "w").close()
+        self.run_it()
+        self.run_it("--uninstall")
+        self.assertEqual(os.listdir(package), ["notes.txt"])
+
     def test_the_entry_in_the_sources_starts_too(self):
         entry = os.path.join(paths.ROOT, "motionclone_clone_current.py")
         self.assertEqual(runpy.run_path(entry, run_name="read")["MODULES"], paths.ROOT)

@@ -93,6 +93,14 @@ class Timelines(WithPrograms):
         # One frame that is shown once is nothing special here.
         self.assertEqual(self.shown(stand_in.NewItem("one", media, 90000, 1, first=7, last=7)), (7, 1))
 
+    def test_stills_are_refused(self):
+        open(self.at("still_01.png"), "w").close()
+        for media in (
+            stand_in.Media(self.at("still_01.png"), 25.0), stand_in.Media(self.at("shot.mp4"), 25.0, Type="Still")
+        ):  # fmt: skip
+            with self.assertRaisesRegex(Problem, "still picture"):
+                self.shown(stand_in.Item("still", media, 90000, 8))
+
     def test_seconds_of_the_file(self):
         self.item.media.fps = 29.97
         source = self.read().current_clip().source

@@ -11,7 +11,7 @@ use motionclone::onnx::checkpoint::Precision;
 use motionclone::onnx::manifest::{Defaults, Manifest};
 use motionclone::onnx::model::config::ControlKind;
 use motionclone::runtime::Device;
-use motionclone::settings::{Choices, Control, FrameRate, Settings};
+use motionclone::settings::{Choices, Control, FrameRate, Model, Settings};
 use motionclone::{Error, Result};
 
 use crate::flags::SettingArgs;
@@ -117,6 +117,10 @@ pub struct Import {
     /// for what the file leaves out.
     #[arg(long, value_name = "FILE")]
     pub defaults: Option<PathBuf>,
+    /// The words that the model knows, where these are few: a text file with white space between them. A clone then
+    /// warns of the others.
+    #[arg(long, value_name = "FILE")]
+    pub vocabulary: Option<PathBuf>,
     /// The bundle's name; that of the model's file unless given.
     #[arg(long)]
     pub name: Option<String>,
@@ -260,6 +264,11 @@ pub struct BundleArgs {
 }
 
 impl BundleArgs {
+    /// Whether none was named, so that the embedded model is used.
+    pub fn is_embedded(&self) -> bool {
+        self.bundle.is_none()
+    }
+
     /// The bundle's folder.
     ///
     /// # Errors
@@ -370,7 +379,7 @@ impl CloneClip {
 }
 
 fn checked(choices: &Choices, manifest: &Manifest, control: &ControlArgs) -> Result<Settings> {
-    let settings = choices.settings(manifest, control.control()?)?;
+    let settings = choices.settings(&Model::from(manifest), control.control()?)?;
     settings.check(manifest)?;
     Ok(settings)
 }

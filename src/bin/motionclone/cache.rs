@@ -67,7 +67,7 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
-    use motionclone::settings::{Kind, Value, settings};
+    use motionclone::settings::{Kind, Model, Value, settings};
 
     use super::*;
     use crate::testing::{manifest, moving_bars};
@@ -91,12 +91,13 @@ mod tests {
         let path = |settings: &Settings, device: &str| {
             Entry::new("cache".into(), &manifest, settings, &clip, device).path().to_path_buf()
         };
+        let model = Model::from(&manifest);
         let own = Settings::new(&manifest.defaults, "");
         assert_eq!(path(&own, "CPU"), path(&own.clone(), "CPU"));
         assert_ne!(path(&own, "CPU"), path(&own, "CUDA device 0"));
         for setting in settings() {
             let mut other = own.clone();
-            setting.set(&mut other, &manifest, another(setting.kind, setting.default(&manifest))).expect("a value");
+            setting.set(&mut other, &model, another(setting.kind, setting.default(&model))).expect("a value");
             let moved = path(&own, "CPU") != path(&other, "CPU");
             assert_eq!(moved, setting.changes_motion, "{}", setting.name);
         }

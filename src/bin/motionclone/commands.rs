@@ -8,8 +8,8 @@ use motionclone::bundle::Bundle;
 use motionclone::motion::Motion;
 use motionclone::onnx::checkpoint::{self, ImportOptions};
 use motionclone::onnx::manifest::Manifest;
-use motionclone::pipeline::preview;
-use motionclone::settings::{self, Choices, Description, FrameRate, Kind, Settings, Value};
+use motionclone::pipeline::preview_fit;
+use motionclone::settings::{self, Choices, Description, FrameRate, Kind, Model, Setting, Settings, Value};
 use motionclone::{Error, Result};
 
 use crate::args::{CloneClip, Export, Extract, Import, ShowSettings};
@@ -36,6 +36,7 @@ pub fn import(args: Import, work: &mut Work) -> Result<()> {
         model_config: args.model_config,
         sparsectrl_config: args.sparsectrl_config,
         defaults: args.defaults,
+        vocabulary: args.vocabulary,
         name: args.name,
         precision: args.dtype,
         out: args.out,
@@ -50,6 +51,7 @@ pub fn import(args: Import, work: &mut Work) -> Result<()> {
         &options.model_config,
         &options.sparsectrl_config,
         &options.defaults,
+        &options.vocabulary,
     ];
     let scaled = options.adapter.iter().chain(&options.loras).chain(&options.motion_loras).map(|(path, _)| path);
     for path in files.into_iter().flatten().chain(scaled).chain([&options.base]) {
@@ -66,7 +68,7 @@ pub fn import(args: Import, work: &mut Work) -> Result<()> {
     terminal.finish();
     let imported = imported?;
     imported.warnings.iter().for_each(|warning| terminal.warn(warning));
-    if let Err(error) = preview::fit_bundle(&options.out) {
+    if let Err(error) = preview_fit::fit_bundle(&options.out) {
         terminal.warn(format!("the bundle will show no previews: {error}"));
     }
     terminal.written(&options.out);
@@ -146,29 +148,31 @@ pub fn export(args: &Export, work: &mut Work) -> Result<()> {
 
 /// Prints the table of settings with a model's own values.
 pub fn settings(args: &ShowSettings) -> Result<()> {
-    let manifest = Manifest::read(&args.bundle.folder()?)?;
-    let described: Vec<Description> = settings::settings().map(|setting| setting.describe(&manifest)).collect();
-    if args.json {
-        let json = serde_json::to_string_pretty(&described).map_err(|e| Error::failure(e.to_string()))?;
-        return print(&(json + "\n"));
-    }
-    let mut shown = String::new();
-    for setting in settings::settings() {
-        let range = match setting.kind {
-            Kind::Integer | Kind::Number => setting.range(&manifest).to_string(),
-            Kind::Seed => "a whole number, or -1 to draw one".into(),
-            Kind::Text => "a text".into(),
-            Kind::Choice(names) => names.join(", "),
-            Kind::List => "names with commas between".into(),
-        };
-        let own = match setting.default(&manifest) {
-            Value::List(names) => names.join(","),
-            Value::Text(text) if setting.kind != Kind::Text => text,
-            value => serde_json::json!(value).to_string(),
-        };
-        shown += &format!("{}\n    {}\n    {range}; {own} unless given\n", setting.name, setting.help);
-    }
-    print(&shown)
+    let model = Model::from(&Manifest::read(&args.bundle.folder()?)?);
+    let text = if args.json {
+        let described: Vec<Description> = settings::settings().map(|setting| setting.describe(&model)).collect();
+        serde_json::to_string_pretty(&described).map_err(|e| Error::failure(e.to_string()))? + "\n"
+    } else {
+        settings::settings().map(|setting| shown(setting, &model)).collect()
+    };
+    print(&text)
+}
+
+/// A setting for people.
+fn shown(setting: &Setting, model: &Model) -> String {
+    let range = match setting.kind {
+        Kind::Integer | Kind::Number => setting.range(model).to_string(),
+        Kind::Seed => "a whole number, or -1 to draw one".into(),
+        Kind::Text => "a text".into(),
+        Kind::Choice(names) => names.join(", "),
+        Kind::List => "names with commas between".into(),
+    };
+    let own = match setting.default(model) {
+        Value::List(names) => names.join(","),
+        Value::Text(text) if setting.kind != Kind::Text => text,
+        value => serde_json::json!(value).to_string(),
+    };
+    format!("{}\n    {}\n    {range}; {own} unless given\n", setting.name, setting.help)
 }
 
 /// Writes what was asked for to standard output. A reader who has seen enough may close it.
@@ -203,7 +207,8 @@ pub fn shape(settings: &Settings, fps: FrameRate) -> ClipShape {
 
 /// Checks that motions are not kept among the inputs.
 pub fn check_cache(keep: bool, places: &Places) -> Result<()> {
-    cache::folder().filter(|_| keep).map_or(Ok(()), |folder| places.keeps(&folder))
+    let Some(folder) = cache::folder().filter(|_| keep) else { return Ok(()) };
+    places.keeps(&folder).map_err(|e| e.within("the folder of kept motions (MOTIONCLONE_CACHE)"))
 }
 
 fn load_motion(path: &Path, manifest: &Manifest, settings: &Settings) -> Result<Motion> {

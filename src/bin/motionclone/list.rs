@@ -86,7 +86,7 @@ fn plan_all(
         let settings = configuration.settings(manifest, example, args.size, args.frames, &mut resolve);
         let video = published::resolve(&example.video_path, &args.examples, &mut |notice| terminal.notice(notice));
         places.reads("reference", Input::Clip, &video);
-        if let (Ok(settings), true) = (&settings, example.draws_seed()) {
+        if let (Ok(settings), true) = (&settings, configuration.draws_seed(example)) {
             work.terminal.notice(format!("{}: seed {}: drawn", example.video_path.display(), settings.seed));
         }
         let checked = settings.and_then(|settings| settings.check(manifest).map(|()| settings));

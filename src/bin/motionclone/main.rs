@@ -6,6 +6,7 @@ mod commands;
 mod doctor;
 mod flags;
 mod list;
+mod memory;
 mod output;
 mod places;
 mod published;

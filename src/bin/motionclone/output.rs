@@ -117,7 +117,7 @@ impl Outputs {
     /// Checks that a folder has room for so many bytes more.
     fn room(&mut self, path: &Path, bytes: u64) -> Result<()> {
         let place = unfinished::follow(path).map_err(|e| cannot_write(path, e))?;
-        let folder = unfinished::parent(&place);
+        let folder = if place.is_dir() { &place } else { unfinished::parent(&place) };
         let needed = self.needed.entry(folder.into()).or_default();
         *needed = needed.saturating_add(bytes);
         unfinished::check_room(folder, *needed).map_err(|e| e.with_path(path))

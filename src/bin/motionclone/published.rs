@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use motionclone::media::frames::Frames;
 use motionclone::onnx::manifest::Manifest;
 use motionclone::onnx::model::config::ControlKind;
-use motionclone::settings::{Choices, Control, Settings, Value, named, settings};
+use motionclone::settings::{Choices, Control, Model, Settings, Value, named, settings};
 use motionclone::{Error, Result};
 use serde::Deserialize;
 use serde::de::{self, DeserializeOwned, Deserializer, MapAccess, Visitor};
@@ -145,6 +145,13 @@ impl Configuration {
         }
     }
 
+    /// Whether a seed is to be drawn for an example.
+    pub fn draws_seed(&self, example: &Example) -> bool {
+        let mut choices = self.choices.clone();
+        choices.extend(&example.choices);
+        choices.draws_seed()
+    }
+
     /// The settings of one example. `size` and `frames` go over what the file says.
     ///
     /// # Errors
@@ -175,7 +182,7 @@ impl Configuration {
             }
         }
         let negative = choices.get("negative_prompt").is_some();
-        let settings = choices.settings(manifest, control)?;
+        let settings = choices.settings(&Model::from(manifest), control)?;
         // The published code has no negative prompt where the file has none.
         let negative_prompt = if negative { settings.negative_prompt } else { String::new() };
         Ok(Settings { prompt, negative_prompt, ..settings })
@@ -183,11 +190,6 @@ impl Configuration {
 }
 
 impl Example {
-    /// Whether the line asks for a seed to be drawn.
-    pub fn draws_seed(&self) -> bool {
-        self.choices.draws_seed()
-    }
-
     /// Reads a list, one JSON object a line; empty lines and comments (`#`, `//`) are skipped.
     ///
     /// # Errors

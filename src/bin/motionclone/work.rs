@@ -13,16 +13,21 @@ use motionclone::networks::MemoryStrategy;
 use motionclone::onnx::manifest::Manifest;
 use motionclone::runtime::gigabytes;
 use motionclone::settings::{FrameRate, Settings};
-use motionclone::{Engine, EngineOptions, Result};
+use motionclone::{Engine, EngineOptions, Error, Result};
 
 use crate::args::EngineArgs;
 use crate::cache::{self, Entry};
+use crate::memory;
 use crate::output::{self, Output};
 use crate::sheet::contact_sheet;
 use crate::terminal::Terminal;
 
 /// A clip that is read within this time needs no progress.
 const SHOWN_AFTER: Duration = Duration::from_secs(1);
+/// Pixels of a job's frames from which on its memory is predicted.
+const WORTH_A_PREDICTION: usize = 16 * 768 * 768;
+/// Bytes of memory below which every job's is predicted.
+const WORTH_KEEPING_WITHIN: u64 = 8 << 30;
 
 /// What every command has at hand.
 pub struct Work {
@@ -47,12 +52,33 @@ impl Work {
             ..Default::default()
         };
         let engine = Engine::open(&args.bundle.folder()?, &options)?;
+        if args.bundle.is_embedded() {
+            self.terminal.notice("using the small embedded model, which draws a toy world; --bundle names another");
+        }
         self.terminal.notice(format!("computing on {}", engine.device_and_reason()));
         Ok(engine)
     }
 
     /// Says what memory the job will take, where that matters to the user.
+    ///
+    /// # Errors
+    /// When it cannot have as much.
     pub fn plan(&mut self, engine: &mut Engine, settings: &Settings) -> Result<()> {
+        // The prediction makes all graphs, which small jobs should not wait for.
+        let pixels = settings.width * settings.height * settings.frames;
+        let limit = memory::limit().filter(|limit| pixels > WORTH_A_PREDICTION || *limit < WORTH_KEEPING_WITHIN);
+        if let (Some(limit), None, "CPU") = (limit, engine.memory_budget(), engine.device_name()) {
+            let peak = engine.plan(settings)?.peak;
+            if peak > limit {
+                let Settings { width, height, frames, .. } = settings;
+                let (peak, limit) = (gigabytes(peak), gigabytes(limit));
+                return Err(Error::input(format!(
+                    "{frames} frames of {width}x{height} take about {peak} of memory, and {limit} can be had; choose a \
+                     smaller --size or fewer --frames, or name a --memory-budget, with which a job takes less memory and \
+                     more time"
+                )));
+            }
+        }
         if let Some(budget) = engine.memory_budget() {
             let plan = engine.plan(settings)?;
             let way = match plan.strategy {

@@ -10,7 +10,7 @@ use libloading::Library;
 use motionclone_onnx::kernels::{Kernel, Kernels};
 use once_cell::sync::OnceCell;
 
-use super::Target;
+use super::target::Target;
 use crate::error::{Error, Result};
 use crate::sync::lock;
 

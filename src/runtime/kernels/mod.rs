@@ -5,10 +5,8 @@
 //! network is loaded, so that a run only collects addresses and launches.
 
 mod driver;
-#[cfg(test)]
-mod tests;
+mod target;
 
-use std::ffi::c_void;
 use std::ptr::null_mut;
 
 use motionclone_onnx::graph::Element;
@@ -20,23 +18,7 @@ use ort::value::{DynTensorValueType, Shape, TensorElementType};
 
 use crate::error::Result;
 pub(crate) use driver::{CudaDevice, DeviceMemory};
-
-/// Where kernels run.
-trait Target: Clone + Send + Sync + 'static {
-    /// A kernel that is ready to run.
-    type Program: Copy + Send;
-
-    /// The execution provider whose memory tensors lie in; the CPU's where absent.
-    const PROVIDER: Option<&'static str>;
-
-    /// A kernel in one of its variants.
-    fn program(&self, name: &str, variant: &str) -> Result<Self::Program>;
-
-    /// Runs a program behind what was launched on the stream before. Parameters are addresses and numbers, little-endian
-    /// in 64 bits each.
-    fn launch(&self, program: Self::Program, grid: [u32; 3], stream: *mut c_void, parameters: &mut [u64])
-    -> Result<()>;
-}
+use target::Target;
 
 /// Those of the kernels that a lowering uses which run on a CUDA device, and why others do not.
 pub(crate) fn usable(device: i32, fused: Fused) -> (Fused, Option<String>) {
@@ -168,3 +150,6 @@ fn element_type(element: Element) -> TensorElementType {
 fn told(e: crate::Error) -> ort::Error {
     ort::Error::new(e.to_string())
 }
+
+#[cfg(test)]
+mod tests;

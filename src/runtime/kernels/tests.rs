@@ -10,9 +10,10 @@ use ndarray::ArrayD;
 use ort::session::Session;
 use ort::value::TensorRef;
 
-use super::{Target, operators_on};
+use super::operators_on;
+use super::target::Target;
 use crate::error::{Error, Result};
-use crate::runtime::Runtime;
+use crate::runtime::library::Runtime;
 use crate::sync::lock;
 
 /// One launch: kernel, variant, blocks, parameters.

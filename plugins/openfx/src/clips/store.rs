@@ -1,14 +1,15 @@
 //! Where clips come from and go: memory, the folder they are kept in, and the cache.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use etcetera::BaseStrategy;
 
 use crate::clips::cache::Cache;
 use crate::clips::clip::{Clip, is_key};
 use crate::clips::kept::{self, About};
+use crate::sync::lock;
 
 /// Clips that stay in memory when nothing shows them: hosts exist that make an instance a frame.
 const RECENT: usize = 2;
@@ -20,12 +21,14 @@ struct Memory {
     recent: Vec<Arc<Clip>>,
     /// Those that could be written nowhere.
     unstored: HashMap<String, Arc<Clip>>,
+    /// Folders that were given a clip, or could not be given one.
+    attended: HashSet<(PathBuf, String)>,
 }
 
 static MEMORY: Mutex<Option<Memory>> = Mutex::new(None);
 
 fn memory<T>(with: impl FnOnce(&mut Memory) -> T) -> T {
-    with(MEMORY.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
+    with(lock(&MEMORY).get_or_insert_default())
 }
 
 impl Memory {
@@ -40,7 +43,7 @@ impl Memory {
 
 /// Forgets all clips in memory.
 pub fn forget() {
-    *MEMORY.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    *lock(&MEMORY) = None;
 }
 
 /// A project's clips.
@@ -105,7 +108,10 @@ impl Store {
         about: &About,
         motion: impl Fn(&Path) -> Result<(), String>,
     ) -> Option<String> {
-        memory(|memory| memory.remember(key, &clip));
+        memory(|memory| {
+            memory.remember(key, &clip);
+            memory.attended.insert((self.folder.clone(), key.into()));
+        });
         let kept = kept::store(&self.folder, key, &clip, about, &motion);
         let cached = self.cache.store(key, &clip, &motion);
         let problem = kept.err()?;
@@ -116,8 +122,12 @@ impl Store {
         Some(format!("{problem} It is shown until the host ends."))
     }
 
-    /// Keeps a clip that was found elsewhere, such as in the cache, in this project's folder, too.
+    /// Keeps a clip that was found elsewhere, such as in the cache, in this project's folder, too. The text says so, once,
+    /// where it cannot be kept.
     pub fn keep(&self, key: &str, clip: &Clip, about: &About) -> Option<String> {
+        if !memory(|memory| memory.attended.insert((self.folder.clone(), key.into()))) {
+            return None;
+        }
         let motion = self.motion(key);
         let copy = |file: &Path| match &motion {
             Some(motion) => std::fs::copy(motion, file).map(|_| ()).map_err(|e| e.to_string()),

@@ -22,8 +22,8 @@ pub fn create(host: &Host, effect: sys::Handle) -> Result<()> {
     let values = Values::of(host, effect)?;
     instance.state().live = values.switch(name::LIVE);
     instance.resolve(host, &values);
-    instance.say_what_is_missing(host, &values);
-    instance.enable(&values);
+    // What follows the model is shown as it is used, and what is missing is said.
+    instance.adjust(host, &values, name::BUNDLE);
     instance::insert(&instance);
     // A job that it joined may have ended before the instance could be told.
     let job = instance.state().job().cloned();
@@ -66,6 +66,7 @@ impl Instance {
     /// A parameter was changed by the user.
     pub fn changed(&self, host: &Host, changed: &CStr, time: f64) -> Result<()> {
         let values = self.values(host)?;
+        self.state().rendered = None;
         self.resolve(host, &values);
         let outcome = match changed {
             _ if changed == name::GENERATE => self.generate(host, &values, time),
@@ -102,7 +103,16 @@ impl Instance {
     /// Parameters that follow others.
     fn adjust(&self, host: &Host, values: &Values, changed: &CStr) {
         // A host that refuses keeps what it has, and the user sees it.
-        let set_int = |name, value| _ = values.set_int(name, value);
+        let set_int = |name, value| {
+            if values.int(name) != value {
+                let _ = values.set_int(name, value);
+            }
+        };
+        let set_double = |name, value| {
+            if values.double(name) != value {
+                let _ = values.set_double(name, value);
+            }
+        };
         let own_steps = [
             name::STEPS,
             name::GUIDANCE_STEPS,
@@ -134,8 +144,8 @@ impl Instance {
             ] {
                 set_int(name, value);
             }
-            let _ = values.set_double(name::GUIDANCE_SCALE, defaults.guidance_scale);
-            let _ = values.set_double(name::CFG, defaults.cfg);
+            set_double(name::GUIDANCE_SCALE, defaults.guidance_scale);
+            set_double(name::CFG, defaults.cfg);
         }
         if [name::BUNDLE, name::SIZE].contains(&changed) && of_the_model {
             let defaults = defaults();

@@ -4,13 +4,14 @@
 //! here itself.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use crate::effect::publish::Calls;
+use crate::effect::calls::Calls;
 use crate::effect::state::{State, Work};
 use crate::effect::values::Values;
 use crate::ofx::suites::{Failed, Host, Result};
 use crate::ofx::sys;
+use crate::sync::lock;
 
 /// The host's handle of an effect.
 #[derive(Clone, Copy)]
@@ -31,11 +32,6 @@ pub struct Instance {
 }
 
 static INSTANCES: Mutex<Option<HashMap<usize, Arc<Instance>>>> = Mutex::new(None);
-
-/// What is behind a lock holds whatever panicked.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The instance of a handle.
 pub fn find(effect: sys::Handle) -> Result<Arc<Instance>> {

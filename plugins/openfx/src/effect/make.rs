@@ -57,6 +57,25 @@ impl Instance {
         }
     }
 
+    /// The times of the source that a render will read to make the clip, if any.
+    pub fn times_to_make(&self, host: &Host, values: &Values) -> Option<Vec<f64>> {
+        {
+            let state = self.state();
+            let again = matches!(state.footage, Footage::Missing { .. })
+                && values.int(name::WHEN_MISSING) == choice::MISSING_MAKE;
+            if state.rendered.is_some() || !(again || values.switch(name::MAKE)) {
+                return None;
+            }
+        }
+        // The picture at Condition has nothing to do with it.
+        let request = self.request(host, values, || Ok(None)).ok()?;
+        if !matches!(request.source, Source::Frames(_)) {
+            return None;
+        }
+        let plan = Gathering::plan(request, gather::reference_range(host, self.effect.0, values)).ok()?;
+        Some(plan.times().collect())
+    }
+
     /// Makes the clip that the parameters ask for, unless it is there. Where a clip is missing, `keys` are its names, and
     /// parameters that would make another one are an error.
     fn make(&self, host: &Host, values: &Values, time: f64, keys: Option<&str>) -> Result<Arc<Clip>, Stop> {
@@ -82,8 +101,15 @@ impl Instance {
             _ => files,
         };
         let (key, store) = (request.key()?, store(values));
+        let about = request.about();
         let clip = match store.load(&key) {
-            Some(clip) => clip,
+            Some(clip) => {
+                // Another project has made it, or its own folder was emptied.
+                if let Some(problem) = store.keep(&key, &clip, &about) {
+                    self.state().error = Some(problem);
+                }
+                clip
+            }
             None => self.work(host, key.clone(), request)?,
         };
         self.state().rendered = Some((recipe, key.clone()));

@@ -1,6 +1,7 @@
 //! The effect: its parameters, its instances in projects, and what they do when the host asks.
 
 pub mod actions;
+mod calls;
 mod clips;
 pub mod describe;
 mod gather;

@@ -380,7 +380,7 @@ pub const GROUPS: &[Group] = &[
                 name::BUNDLE,
                 "Bundle",
                 Kind::Text(Text::Folder, ""),
-                "The model: the folder that `motionclone import` made.",
+                "The model: the folder that `motionclone import` made. Empty: the small model that comes with the plugin.",
             ),
             parameter(
                 name::DEVICE,

@@ -3,59 +3,14 @@
 //! The standard lets parameters be set in five actions alone. So the plugin's own thread only marks what is new, and the
 //! next action tells it, unless the host is known to take it from any thread, or the user says so.
 
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
 
-use crate::effect::instance::{self, Instance, lock};
+use crate::effect::instance::{self, Instance};
 use crate::effect::parameters::name;
 use crate::effect::values::Values;
 use crate::job::{Job, Listener};
 use crate::ofx::messages;
 use crate::ofx::suites::Host;
-
-/// How long the end of an instance waits for calls of the plugin's own thread into the host.
-const CLOSING: Duration = Duration::from_secs(10);
-
-/// Calls of the plugin's own thread into the host, which must not outlive the instance.
-#[derive(Default)]
-pub struct Calls {
-    state: Mutex<CallsState>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct CallsState {
-    closed: bool,
-    active: usize,
-}
-
-struct Call<'a>(&'a Calls);
-
-impl Calls {
-    fn enter(&self) -> Option<Call<'_>> {
-        let mut state = lock(&self.state);
-        if state.closed {
-            return None;
-        }
-        state.active += 1;
-        Some(Call(self))
-    }
-
-    /// Lets no more in and waits for those inside; not without end, since one of them may wait for this very thread.
-    pub fn close(&self) {
-        let mut state = lock(&self.state);
-        state.closed = true;
-        let inside = |state: &mut CallsState| state.active > 0;
-        drop(self.changed.wait_timeout_while(state, CLOSING, inside));
-    }
-}
-
-impl Drop for Call<'_> {
-    fn drop(&mut self) {
-        lock(&self.0.state).active -= 1;
-        self.0.changed.notify_all();
-    }
-}
 
 /// From where the host is called.
 #[derive(Clone, Copy, PartialEq)]
@@ -103,6 +58,8 @@ impl Instance {
                 let Some(call) = self.calls.enter() else { return };
                 Some(call)
             }
+            // While the plugin sets a parameter, hosts call actions that would do so, too; the call at work sees to it.
+            CallContext::Action if self.state().published.publishers > 0 => return,
             _ => None,
         };
         self.publish_message(host, context);

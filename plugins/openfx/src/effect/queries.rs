@@ -43,9 +43,7 @@ pub fn region_of_definition(
 
 /// The frames of the reference, as long as they are to be read, in a host that has them.
 pub fn frames_needed(host: &Host, effect: sys::Handle, asked: Properties, answer: Properties) -> Result<sys::Status> {
-    let Some(times) = instance::find(effect)?.wanted_times().filter(|_| host.temporal) else {
-        return Ok(sys::REPLY_DEFAULT);
-    };
+    let Some(times) = wanted_times(host, effect)?.filter(|_| host.temporal) else { return Ok(sys::REPLY_DEFAULT) };
     let now = asked.double(property::TIME, 0)?;
     for (index, time) in std::iter::once(now).chain(times).enumerate() {
         // Each range is a pair of times.
@@ -56,6 +54,12 @@ pub fn frames_needed(host: &Host, effect: sys::Handle, asked: Properties, answer
     Ok(sys::OK)
 }
 
+/// The times of the source that the next render reads besides its own.
+fn wanted_times(host: &Host, effect: sys::Handle) -> Result<Option<Vec<f64>>> {
+    let (instance, values) = (instance::find(effect)?, Values::of(host, effect)?);
+    Ok(instance.wanted_times().or_else(|| instance.times_to_make(host, &values)))
+}
+
 /// Whole frames of the inputs, as long as the reference is to be read, even where a host renders a part of the output.
 pub fn regions_of_interest(
     host: &Host,
@@ -63,7 +67,7 @@ pub fn regions_of_interest(
     asked: Properties,
     answer: Properties,
 ) -> Result<sys::Status> {
-    let Some(times) = instance::find(effect)?.wanted_times() else { return Ok(sys::REPLY_DEFAULT) };
+    let Some(times) = wanted_times(host, effect)? else { return Ok(sys::REPLY_DEFAULT) };
     let times: Vec<f64> = std::iter::once(asked.double(property::TIME, 0)?).chain(times).collect();
     for (input, name) in
         [(SOURCE, property::REGION_OF_INTEREST_SOURCE), (CONDITION, property::REGION_OF_INTEREST_CONDITION)]

@@ -28,11 +28,14 @@ pub fn reference_file(values: &Values) -> Option<PathBuf> {
     (!path.trim().is_empty()).then(|| path.into())
 }
 
-/// Numbers that follow the model where the user has not set them. Hosts with buttons tell of every change, and the plugin
-/// keeps the numbers on the page as they are used. Elsewhere a number that still has its default is the model's.
+/// Numbers that follow the model where the user has not set them.
 struct Wanted<'a> {
     values: &'a Values<'a>,
+    /// Whether the host tells of every change, so that the choices say which numbers the user has set. Elsewhere it is a
+    /// number that has not its default any more.
     tells: bool,
+    own_steps: bool,
+    own_size: bool,
     /// The model's own, with as many steps as the quality says.
     model: Defaults,
 }
@@ -40,20 +43,30 @@ struct Wanted<'a> {
 impl<'a> Wanted<'a> {
     fn new(host: &Host, values: &'a Values, bundle: &str) -> Self {
         let quality = values.int(name::QUALITY);
-        let model = Defaults::of(bundle).divided(1 << (choice::QUALITY_BEST - quality).clamp(0, 2));
-        Self { values, tells: host.has_buttons(), model }
+        Self {
+            values,
+            tells: host.has_buttons(),
+            own_steps: quality == choice::QUALITY_CUSTOM,
+            own_size: values.int(name::SIZE) == choice::SIZE_CUSTOM,
+            model: Defaults::of(bundle).divided(1 << (choice::QUALITY_BEST - quality).clamp(0, 2)),
+        }
+    }
+
+    fn is_set(&self, name: &CStr, has_default: bool) -> bool {
+        let size = [name::WIDTH, name::HEIGHT, name::FRAMES].contains(&name);
+        if self.tells { if size { self.own_size } else { self.own_steps } } else { !has_default }
     }
 
     fn int(&self, name: &CStr, model: i32) -> i32 {
         let value = self.values.int(name);
         let default = matches!(named(name).map(|it| it.kind), Some(Kind::Int { default, .. }) if default == value);
-        if default && !self.tells { model } else { value }
+        if self.is_set(name, default) { value } else { model }
     }
 
     fn double(&self, name: &CStr, model: f64) -> f64 {
         let value = self.values.double(name);
         let default = matches!(named(name).map(|it| it.kind), Some(Kind::Double { default, .. }) if default == value);
-        if default && !self.tells { model } else { value }
+        if self.is_set(name, default) { value } else { model }
     }
 }
 

@@ -1,11 +1,12 @@
 //! The host that has loaded the plugin: its function tables, fetched once.
 
 use std::ffi::CStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::ofx::properties::Properties;
 use crate::ofx::suites::{Failed, Host, Result, entry};
 use crate::ofx::sys;
+use crate::sync::lock;
 
 /// The pointer that `OfxSetHost` or the plugin's `setHost` was given.
 struct Given(*mut sys::Host);
@@ -18,12 +19,12 @@ static HOST: Mutex<Option<Arc<Host>>> = Mutex::new(None);
 
 /// Remembers the host's structure until it loads the plugin.
 pub fn set_host(host: *mut sys::Host) {
-    *GIVEN.lock().unwrap_or_else(PoisonError::into_inner) = Given(host);
+    *lock(&GIVEN) = Given(host);
 }
 
 /// Fetches the tables. Without the three that every host must have, the plugin cannot work.
 pub fn load() -> Result<()> {
-    let given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner).0;
+    let given = lock(&GIVEN).0;
     if given.is_null() {
         return Err(Failed(sys::MISSING_HOST_FEATURE));
     }
@@ -62,16 +63,16 @@ pub fn load() -> Result<()> {
     let temporal = properties.int(sys::property::TEMPORAL_CLIP_ACCESS, 0).unwrap_or(1) != 0;
     let background = properties.int(sys::property::IS_BACKGROUND, 0).unwrap_or(0) != 0;
     (host.name, host.temporal, host.background) = (name, temporal, background);
-    *HOST.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(host));
+    *lock(&HOST) = Some(Arc::new(host));
     Ok(())
 }
 
 /// Forgets the tables.
 pub fn unload() {
-    *HOST.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    *lock(&HOST) = None;
 }
 
 /// The host that has loaded the plugin.
 pub fn host() -> Result<Arc<Host>> {
-    HOST.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Failed(sys::MISSING_HOST_FEATURE))
+    lock(&HOST).clone().ok_or(Failed(sys::MISSING_HOST_FEATURE))
 }

@@ -153,6 +153,7 @@ pub struct MultiThreadSuite {
 }
 
 pub const IMAGE_EFFECT_PLUGIN_API: &CStr = c"OfxImageEffectPluginAPI";
+pub const CHANGE_PLUGIN_EDITED: &str = "OfxChangePluginEdited";
 pub const CHANGE_USER_EDITED: &str = "OfxChangeUserEdited";
 pub const TYPE_PARAMETER: &str = "OfxTypeParameter";
 pub const TYPE_CLIP: &str = "OfxTypeClip";

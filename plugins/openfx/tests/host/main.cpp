@@ -678,12 +678,12 @@ static void hosts(const std::string& file, const std::string&) {
         Plugin plugin(file);
         plugin.load();
         auto effect = plugin.create(FILTER);
-        // No bundle: one message, in the one way that the host has.
+        // No model: one message, in the one way that the host has.
         plugin.change(*effect, "generate");
-        CHECK(says(*effect, "No bundle is chosen"));
+        CHECK(says(*effect, "The embedded model is missing"));
         bool persists = messages == Setup::V2, boxes = messages == Setup::ONLY_V1 || messages == Setup::NULL_V2;
         CHECK(counts.persistent == persists && counts.boxes == boxes);
-        if (persists || boxes) CHECK(counts.last_message.find("No bundle is chosen") == 0);
+        if (persists || boxes) CHECK(counts.last_message.find("The embedded model is missing") == 0);
         // What only the engine finds.
         quick(plugin, *effect, "ground", 2);
         plugin.set(*effect, "topK", 200);
@@ -822,8 +822,11 @@ static void installed(const std::string& file, const std::string&) {
     Plugin plugin(file);
     plugin.load();
     auto effect = plugin.create(FILTER);
-    CHECK(!says(*effect, "missing"));
+    // The model is in it, too, and the page shows that model's numbers.
+    CHECK(says(*effect, "Ready"));
+    CHECK(number(*effect, "width") < 512 && number(*effect, "quality") == 1 && number(*effect, "size") == 0);
     quick(plugin, *effect, "installed", 1);
+    plugin.set(*effect, "bundle", "");
     generate(plugin, *effect);
     CHECK(!is_source(*plugin.render(*effect, 1), 1));
     plugin.destroy(effect);
