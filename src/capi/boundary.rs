@@ -132,7 +132,7 @@ pub fn check_size<T: Structure>(size: usize, name: &str) -> Result<(), Failure> 
     let own = size_of::<T>();
     let why = if size > own {
         "the host was compiled for a later version of it"
-    } else if size < T::FIRST || size % align_of::<T>() != 0 {
+    } else if size < T::FIRST || !size.is_multiple_of(align_of::<T>()) {
         "it was not set up by its _init function"
     } else {
         return Ok(());
