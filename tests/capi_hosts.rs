@@ -114,7 +114,10 @@ fn of_the_command_line(folder: &Path) -> Vec<u8> {
     clone.args(["--prompt", "Relics on the seabed", "--device", "cpu", "--no-cache", "--size", "64x64"]);
     clone.args(["--frames", "4", "--steps", "10", "--guidance-steps", "5", "--warm-up", "1", "--cool-up", "1"]);
     run(&mut clone);
-    let mut files: Vec<PathBuf> = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().path()).collect();
+    // Beside the frames lies the program's own mark.
+    let is_frame = |path: &PathBuf| path.extension() == Some(OsStr::new("png"));
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().path()).filter(is_frame).collect();
     files.sort();
     assert_eq!(files.len(), 4);
     files.iter().flat_map(|file| Frames::open_image(file).unwrap().data).collect()
