@@ -65,8 +65,9 @@ pub(crate) fn plan(
     let mut least = 0;
     for networks in &networks {
         let plan = Plan { strategy: networks.strategy(), peak: peak(bundle, networks, run, footprints)? };
-        footprints.keep_graphs(&networks.all());
         if run.budget.is_none_or(|budget| plan.peak <= budget) {
+            // Only now, since a plan that is made once more finds the graphs of the first one.
+            footprints.keep_graphs(&networks.all());
             return Ok(plan);
         }
         least = plan.peak;

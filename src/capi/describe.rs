@@ -5,7 +5,6 @@ use std::ptr;
 use std::sync::LazyLock;
 
 use super::boundary::{self, Failure, call, call_anywhere, copy_text, give_structure, initialise, read, sized, text};
-use super::settings::default_settings;
 use super::worker::Worker;
 use super::{EngineHandle, HostSettingInfo, HostSettings, OBJECTS, SettingKind, Status};
 use crate::settings::{Kind, Model, Setting, Settings, Value, named, settings};
@@ -110,6 +109,13 @@ pub(super) fn empty() -> HostSettings {
         cfg: 0.0,
         others: [0.0; 16],
     }
+}
+
+/// The settings that motionclone_settings_init gives.
+pub(super) fn default_settings(engine: &Worker) -> HostSettings {
+    let mut settings = empty();
+    give_settings(&mut settings, &Settings::new(&engine.manifest.defaults, ""));
+    settings
 }
 
 /// The position of a choice's name.

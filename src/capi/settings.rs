@@ -5,7 +5,7 @@ use std::ptr;
 use motionclone_onnx::model::config::ControlKind;
 
 use super::boundary::{Failure, call, call_anywhere, check_size, elements, initialise, pointer, read};
-use super::describe;
+use super::describe::{self, default_settings};
 use super::frames::View;
 use super::worker::Worker;
 use super::{
@@ -56,13 +56,6 @@ pub(super) fn default_image() -> HostImage {
 pub unsafe extern "C" fn motionclone_image_init(image: *mut HostImage, struct_size: usize) -> Status {
     // SAFETY: the pointer is one to a structure of that size, says the header.
     call_anywhere(|| unsafe { initialise(image, struct_size, "image", default_image()) })
-}
-
-/// The settings that motionclone_settings_init gives.
-pub(super) fn default_settings(engine: &Worker) -> HostSettings {
-    let mut settings = describe::empty();
-    describe::give_settings(&mut settings, &Settings::new(&engine.manifest.defaults, ""));
-    settings
 }
 
 /// Fills settings with the defaults of an engine's model; texts are NULL, and there are no images.
