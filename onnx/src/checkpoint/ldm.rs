@@ -3,10 +3,11 @@
 
 use std::rc::Rc;
 
-use super::names::{Named, Tensors, insert, is_other_half_of_clip, vae_attention, wanted};
+use super::names::{Named, Tensors, insert, is_other_half_of_clip, strip, vae_attention, wanted};
 use super::reader::TensorSet;
 use crate::{Error, Result};
 
+const AVERAGES: &str = "model_ema.diffusion_model";
 const UNET: &str = "model.diffusion_model.";
 const VAE: &str = "first_stage_model.";
 const TEXT: &str = "cond_stage_model.transformer.";
@@ -26,6 +27,15 @@ pub fn tensors(set: &Rc<TensorSet>) -> Result<Tensors> {
     let levels = vae_levels(set);
     let mut tensors = Tensors::new();
     let mut unexpected = Vec::new();
+    if averages_only(set) {
+        for (source, name) in set.names().filter_map(|name| Some((name, strip(name).strip_prefix(AVERAGES)?))) {
+            let Some(tensor) = set.get(source) else { continue };
+            match unet(&dotted(name), layers) {
+                Some(name) => insert(&mut tensors, format!("unet.{name}"), Named::new(set, source, tensor))?,
+                None => unexpected.push(source),
+            }
+        }
+    }
     for (name, source, tensor) in wanted(set) {
         let mut named = Named::new(set, source, tensor);
         let target = if let Some(name) = name.strip_prefix(UNET) {
@@ -60,6 +70,59 @@ pub fn tensors(set: &Rc<TensorSet>) -> Result<Tensors> {
     Ok(tensors)
 }
 
+/// Whether a file has its UNet as moving averages alone.
+pub fn averages_only(set: &TensorSet) -> bool {
+    let has = |prefix: &str| set.names().any(|name| strip(name).starts_with(prefix));
+    has(AVERAGES) && !has(UNET)
+}
+
+/// The name of a moving average, which lost its dots: `input_blocks10in_layers0weight` is `input_blocks.1.0.in_layers.0.weight`.
+fn dotted(name: &str) -> String {
+    // The longer of two that begin alike first.
+    const WORDS: [&str; 27] = [
+        "input_blocks",
+        "output_blocks",
+        "middle_block",
+        "time_embed",
+        "in_layers",
+        "emb_layers",
+        "out_layers",
+        "skip_connection",
+        "transformer_blocks",
+        "proj_in",
+        "proj_out",
+        "proj",
+        "attn1",
+        "attn2",
+        "to_out",
+        "to_q",
+        "to_k",
+        "to_v",
+        "norm1",
+        "norm2",
+        "norm3",
+        "norm",
+        "net",
+        "ff",
+        "conv",
+        "out",
+        "op",
+    ];
+    let mut parts: Vec<&str> = Vec::new();
+    let mut rest = name;
+    while !rest.is_empty() {
+        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let word = WORDS.iter().find(|word| rest.starts_with(**word)).map(|word| word.len());
+        // The number of a block and that of its part, which has one digit, are one run.
+        let numbered = digits > 1 && parts.last().is_some_and(|last| last.ends_with("put_blocks"));
+        let length = if numbered { digits - 1 } else { digits.max(word.unwrap_or(0)) };
+        let (part, after) = rest.split_at(if length == 0 { rest.len() } else { length });
+        parts.push(part);
+        rest = after;
+    }
+    parts.join(".")
+}
+
 /// What a checkpoint is, when its names show that it is of another architecture.
 pub fn other_architecture(set: &TensorSet) -> Option<&'static str> {
     const MARKS: [(&str, &str); 9] = [
@@ -74,14 +137,21 @@ pub fn other_architecture(set: &TensorSet) -> Option<&'static str> {
         ("single_transformer_blocks.", "Flux"),
     ];
     set.names().find_map(|name| {
-        let name = super::names::strip(name);
+        let name = strip(name);
         MARKS.iter().find(|(prefix, _)| name.starts_with(prefix)).map(|(_, what)| *what)
     })
 }
 
 /// Residual blocks a level: a level ends with a downsampler, and block 0 is the first convolution.
 fn unet_layers(set: &TensorSet) -> usize {
-    numbers(set, &format!("{UNET}input_blocks."), ".0.op.").min().map_or(2, |first| first.saturating_sub(1).max(1))
+    let averages = set.names().filter_map(|name| {
+        let name = dotted(strip(name).strip_prefix(AVERAGES)?);
+        name.strip_prefix("input_blocks.")?.strip_suffix(".0.op.weight")?.parse().ok()
+    });
+    numbers(set, &format!("{UNET}input_blocks."), ".0.op.")
+        .chain(averages)
+        .min()
+        .map_or(2, |first| first.saturating_sub(1).max(1))
 }
 
 fn vae_levels(set: &TensorSet) -> usize {
@@ -91,7 +161,7 @@ fn vae_levels(set: &TensorSet) -> usize {
 /// The numbers N of the names `prefix N infix…`.
 fn numbers<'a>(set: &'a TensorSet, prefix: &'a str, infix: &'a str) -> impl Iterator<Item = usize> + 'a {
     set.names().filter_map(move |name| {
-        let (number, rest) = super::names::strip(name).strip_prefix(prefix)?.split_once('.')?;
+        let (number, rest) = strip(name).strip_prefix(prefix)?.split_once('.')?;
         if rest.starts_with(&infix[1..]) { number.parse().ok() } else { None }
     })
 }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::convert::to_f32;
 use super::expected::listed;
 use super::merge::Plan;
-use super::names::{Named, wanted};
+use super::names::{Named, motion, wanted};
 use super::reader::TensorSet;
 use crate::{Error, Result};
 
@@ -147,6 +147,7 @@ fn weight_name(module: &str, plan: &Plan, flat: &HashMap<String, String>) -> Opt
     } else {
         format!("unet.{module}")
     };
+    let module = motion(&format!("{module}.")).trim_end_matches('.').to_string();
     let output = if module.ends_with(".to_out") { ".0" } else { "" };
     let name = format!("{module}{output}.weight");
     // Norms have weights of one dimension, to which nothing of low rank can be added.
@@ -166,6 +167,10 @@ fn refuse_unexpected(names: &[&str], nothing_fits: bool, plan: &Plan, path: &Pat
         format!("this is {kind}, which is not supported; a plain LoRA is wanted")
     } else if any("lora_te1_") || any("lora_te2_") || any("text_encoder_2.") || any("lora_unet_input_blocks_") {
         "this is a LoRA for Stable Diffusion XL; only 1.x LoRAs work here".to_string()
+    } else if any("mid_block.motion_modules.") && !plan.keys().any(|name| name.contains("mid_block.motion_modules.")) {
+        "this is an AnimateDiff v2 motion LoRA: it needs a v2 module (mm_sd_v15_v2.ckpt), which has a middle block; the \
+         motion module here has none"
+            .to_string()
     } else if any(".motion_modules.") && !plan.keys().any(|name| name.contains(".motion_modules.")) {
         "this is a LoRA for motion modules, but no motion module was given".to_string()
     } else if nothing_fits {

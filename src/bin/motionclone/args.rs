@@ -379,6 +379,7 @@ impl CloneClip {
 }
 
 fn checked(choices: &Choices, manifest: &Manifest, control: &ControlArgs) -> Result<Settings> {
+    manifest.motion()?;
     let settings = choices.settings(&Model::from(manifest), control.control()?)?;
     settings.check(manifest)?;
     Ok(settings)

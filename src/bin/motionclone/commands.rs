@@ -67,6 +67,7 @@ pub fn import(args: Import, work: &mut Work) -> Result<()> {
     });
     terminal.finish();
     let imported = imported?;
+    imported.notes.iter().for_each(|note| terminal.notice(note));
     imported.warnings.iter().for_each(|warning| terminal.warn(warning));
     if let Err(error) = preview_fit::fit_bundle(&options.out) {
         terminal.warn(format!("the bundle will show no previews: {error}"));
