@@ -101,9 +101,6 @@ fn a_single_file_takes_the_tokenizer_beside_it() {
     let text = refusal(&options);
     assert!(text.contains("32 group norm groups do not divide 16 channels"), "{text}");
 
-    let options = ImportOptions { tokenizer: None, ..options };
-    let text = refusal(&options);
-    assert!(text.contains("no tokenizer") && text.contains("--tokenizer"), "{text}");
     let options = ImportOptions { tokenizer: Some(at("elsewhere")), ..options };
     assert!(refusal(&options).contains("vocab.json and merges.txt"));
 

@@ -232,3 +232,63 @@ fn a_bundle_without_a_motion_module_says_so() {
     let text = imported.manifest.motion().unwrap_err().to_string();
     assert!(text.contains("no motion module") && text.contains("--motion-module"), "{text}");
 }
+
+/// The golden base's VAE.
+fn diffusers_vae() -> Tensors {
+    read_safetensors(&golden().join("StableDiffusion/vae/diffusion_pytorch_model.safetensors"))
+}
+
+#[test]
+fn a_vae_in_a_file_of_its_own_replaces_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    // The VAE with one value changed, inside the style and alone.
+    let mut style = dreambooth();
+    let bias = "first_stage_model.decoder.conv_out.bias";
+    style.insert(bias.into(), floats(&[3], &[0.5, -0.25, 1.0]));
+    let (both, _) = with_model(folder.path(), &style);
+    let alone: Tensors = part(&style, "first_stage_model.");
+    let alone =
+        alone.into_iter().map(|(n, t)| (n.strip_prefix("first_stage_model.").unwrap().to_string(), t)).collect();
+    let vae = write_safetensors(at("vae.safetensors"), &alone);
+    let original = Some(golden().join("dreambooth.safetensors"));
+    let options = ImportOptions { dreambooth: original, vae: Some(vae.clone()), ..base(at("bundle")) };
+    let imported = run(&options).unwrap();
+    assert_eq!(imported.manifest.fingerprint, both.fingerprint);
+    let said = imported.notes.join("\n");
+    assert!(said.contains("from the VAE file vae.safetensors: VAE"), "{said}");
+    assert!(said.contains("from the dreambooth dreambooth.safetensors: UNet, text encoder"), "{said}");
+    // A model's file or folder may give its VAE alone, and a VAE may take the place of the style.
+    let prefixed = write_safetensors(at("prefixed.safetensors"), &part(&style, "first_stage_model."));
+    let with =
+        |vae: &Path| run(&ImportOptions { vae: Some(vae.into()), ..base(at("bundle")) }).unwrap().manifest.fingerprint;
+    let expected = with(&prefixed);
+    assert_eq!(with(&vae), expected);
+    assert_eq!(
+        run(&ImportOptions { dreambooth: Some(vae), ..base(at("bundle")) }).unwrap().manifest.fingerprint,
+        expected
+    );
+    let own = run(&base(at("bundle"))).unwrap().manifest.fingerprint;
+    assert_eq!(with(&golden().join("StableDiffusion")), own);
+    assert_eq!(with(&golden().join("StableDiffusion/vae")), own);
+    assert_eq!(with(&write_safetensors(at("other.safetensors"), &diffusers_vae())), own);
+    let unet = write_safetensors(at("unet.safetensors"), &part(&style, "model.diffusion_model."));
+    let text = refusal(&ImportOptions { vae: Some(unet), ..base(at("refused")) });
+    assert!(text.contains("unet.safetensors: this file has no VAE"), "{text}");
+}
+
+#[test]
+fn a_file_of_another_kind_is_named_with_the_way_to_give_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, says) in [
+        ("lora_unet_mid_block.lora_up.weight", "a LoRA, which is given with --lora"),
+        ("down_blocks.0.motion_modules.0.temporal_transformer.norm.weight", "--motion-module"),
+        ("control_model.zero_convs.0.0.weight", "a ControlNet"),
+        ("emb_params", "a textual inversion"),
+    ] {
+        let tensors = Tensors::from([(name.to_string(), floats(&[1], &[1.0]))]);
+        let file = write_safetensors(folder.path().join("other.safetensors"), &tensors);
+        let text = refusal(&ImportOptions { dreambooth: Some(file), ..base(folder.path().join("bundle")) });
+        assert!(text.contains(says), "{text}");
+    }
+}

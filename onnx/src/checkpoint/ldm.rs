@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use super::names::{Named, Tensors, insert, is_other_half_of_clip, strip, vae_attention, wanted};
+use super::names::{Named, Tensors, insert, is_other_half_of_clip, of_network, strip, vae_attention, wanted};
 use super::reader::TensorSet;
 use crate::{Error, Result};
 
@@ -23,8 +23,13 @@ pub fn tensors(set: &Rc<TensorSet>) -> Result<Tensors> {
         ))
         .with_path(set.path()));
     }
+    if let Some(network) = alone(set) {
+        return of_network(set, network);
+    }
     let layers = unet_layers(set);
-    let levels = vae_levels(set);
+    // A VAE in a file of its own has its names without a prefix.
+    let vae_prefix = if has(set, "decoder.up.0.block.") { "" } else { VAE };
+    let levels = vae_levels(set, vae_prefix);
     let mut tensors = Tensors::new();
     let mut unexpected = Vec::new();
     if averages_only(set) {
@@ -40,7 +45,7 @@ pub fn tensors(set: &Rc<TensorSet>) -> Result<Tensors> {
         let mut named = Named::new(set, source, tensor);
         let target = if let Some(name) = name.strip_prefix(UNET) {
             unet(name, layers).map(|n| format!("unet.{n}"))
-        } else if let Some(name) = name.strip_prefix(VAE) {
+        } else if let Some(name) = name.strip_prefix(vae_prefix) {
             vae(name, levels).map(|n| format!("vae.{}", vae_attention(&n, &mut named)))
         } else if let Some(name) = name.strip_prefix(TEXT) {
             if is_other_half_of_clip(name) {
@@ -59,8 +64,9 @@ pub fn tensors(set: &Rc<TensorSet>) -> Result<Tensors> {
     }
     if tensors.is_empty() {
         return Err(Error::input(format!(
-            "this is no Stable Diffusion checkpoint: none of its {} tensors belongs to a UNet, VAE or text encoder \
+            "this is no Stable Diffusion checkpoint but {}: none of its {} tensors belongs to a UNet, VAE or text encoder \
              (the first is '{}')",
+            guess(set),
             unexpected.len(),
             unexpected.first().copied().unwrap_or_default()
         ))
@@ -72,8 +78,39 @@ pub fn tensors(set: &Rc<TensorSet>) -> Result<Tensors> {
 
 /// Whether a file has its UNet as moving averages alone.
 pub fn averages_only(set: &TensorSet) -> bool {
-    let has = |prefix: &str| set.names().any(|name| strip(name).starts_with(prefix));
-    has(AVERAGES) && !has(UNET)
+    has(set, AVERAGES) && !has(set, UNET)
+}
+
+fn has(set: &TensorSet, prefix: &str) -> bool {
+    set.names().any(|name| strip(name).starts_with(prefix))
+}
+
+/// The network that a file holds alone, with diffusers' names.
+fn alone(set: &TensorSet) -> Option<&'static str> {
+    const MARKS: [(&str, &str); 3] = [
+        ("decoder.up_blocks.0.resnets.", "vae"),
+        ("up_blocks.0.resnets.", "unet"),
+        ("text_model.encoder.layers.", "text_encoder"),
+    ];
+    MARKS.iter().find(|(mark, _)| has(set, mark)).map(|(_, network)| *network)
+}
+
+/// A guess at what a file is that is no model of images.
+fn guess(set: &TensorSet) -> &'static str {
+    const KINDS: [(&str, &str); 10] = [
+        (".motion_modules.", "a motion module, which is given with --motion-module"),
+        ("lora_", "a LoRA, which is given with --lora"),
+        (".lora", "a LoRA, which is given with --lora"),
+        (".hada_", "a LoHa, which is given with --lora"),
+        (".lokr_", "a LoKr, which is given with --lora"),
+        ("controlnet_cond_embedding.", "a SparseCtrl or ControlNet"),
+        ("control_model.", "a ControlNet, which is not supported"),
+        ("emb_params", "a textual inversion, which is not supported"),
+        ("string_to_param", "a textual inversion, which is not supported"),
+        ("ip_adapter.", "an IP-Adapter, which is not supported"),
+    ];
+    let found = KINDS.iter().find(|(mark, _)| set.names().any(|name| name.contains(mark)));
+    found.map_or("something unknown", |(_, kind)| kind)
 }
 
 /// The name of a moving average, which lost its dots: `input_blocks10in_layers0weight` is `input_blocks.1.0.in_layers.0.weight`.
@@ -154,8 +191,8 @@ fn unet_layers(set: &TensorSet) -> usize {
         .map_or(2, |first| first.saturating_sub(1).max(1))
 }
 
-fn vae_levels(set: &TensorSet) -> usize {
-    numbers(set, &format!("{VAE}decoder.up."), ".block.").max().map_or(0, |last| last.saturating_add(1))
+fn vae_levels(set: &TensorSet, prefix: &str) -> usize {
+    numbers(set, &format!("{prefix}decoder.up."), ".block.").max().map_or(0, |last| last.saturating_add(1))
 }
 
 /// The numbers N of the names `prefix N infix…`.

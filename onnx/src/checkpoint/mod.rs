@@ -47,12 +47,14 @@ use crate::{Error, Result};
 pub struct ImportOptions {
     /// Stable Diffusion 1.x: a folder in diffusers' layout, or a single file.
     pub base: PathBuf,
-    /// Folder with `vocab.json` and `merges.txt`; unless given, looked for in or beside the base.
+    /// Folder with `vocab.json` and `merges.txt`; unless given, looked for in or beside the base, else CLIP's.
     pub tokenizer: Option<PathBuf>,
     /// AnimateDiff's motion module.
     pub motion_module: Option<PathBuf>,
     /// A model whose UNet, VAE and text encoder, as far as it has them, replace the base's: a file or a folder.
     pub dreambooth: Option<PathBuf>,
+    /// An autoencoder alone, which replaces the base's and the DreamBooth model's: a file or a folder.
+    pub vae: Option<PathBuf>,
     /// The domain adapter and its scale (1.0).
     pub adapter: Option<(PathBuf, f32)>,
     /// LoRAs for the image model, each with its scale.
@@ -114,7 +116,7 @@ pub fn import(options: &ImportOptions, progress: &mut dyn FnMut(Progress<'_>) ->
     let Planned { plan, mut manifest, notes, mut warnings } = plan(options)?;
     unfinished::check_room(bundle.path(), write::size(&plan, options.precision)?)
         .map_err(|e| e.with_path(&options.out))?;
-    tokenizer::copy(&tokenizer, bundle.path(), manifest.text_encoder.vocab_size)?;
+    tokenizer.put(bundle.path(), manifest.text_encoder.vocab_size).map_err(|e| e.with_path(&options.base))?;
     let (fingerprint, damaged) = write::weights(&plan, options.precision, &bundle.path().join(WEIGHTS_FILE), progress)?;
     warnings.extend(damaged);
     manifest.fingerprint = fingerprint;
@@ -164,7 +166,7 @@ fn plan(options: &ImportOptions) -> Result<Planned> {
         .map_or_else(|| Ok(ScheduleConfig::default()), |path| model_file.noise_scheduler_kwargs.schedule(path))?;
     model.check_schedule(&schedule, base)?;
     let Model { mut tensors, configs, mut notes } = model;
-    let mut replaced = None;
+    let mut replaced = Vec::new();
     if let Some(path) = &options.dreambooth {
         let model = Model::open(path)?;
         model.check_schedule(&schedule, path)?;
@@ -173,10 +175,24 @@ fn plan(options: &ImportOptions) -> Result<Planned> {
         text_encoder = model.text_encoder(&configs, path)?.unwrap_or(text_encoder);
         let networks = model.networks();
         taken.retain(|network| !networks.contains(network));
-        notes.push(said("dreambooth", path, &networks));
         notes.extend(model.notes);
-        replaced = Some(networks);
+        replaced = networks;
         tensors.extend(model.tensors);
+    }
+    if let Some(path) = &options.vae {
+        let model = Model::open_vae(path)?;
+        vae = model
+            .vae(if path.is_dir() { &model.configs } else { &configs }, path)?
+            .ok_or_else(|| Error::input("this file has no VAE").with_path(path))?;
+        for networks in [&mut taken, &mut replaced] {
+            networks.retain(|network| *network != "vae");
+        }
+        notes.push(said("VAE file", path, &["vae"]));
+        tensors.retain(|name, _| !name.starts_with("vae."));
+        tensors.extend(model.tensors);
+    }
+    if let Some(path) = &options.dreambooth {
+        notes.insert(0, said("dreambooth", path, &replaced));
     }
     notes.insert(0, said("base", base, &taken));
     sources[0].networks = taken.into_iter().map(String::from).collect();
@@ -204,8 +220,11 @@ fn plan(options: &ImportOptions) -> Result<Planned> {
         model_file.unet_additional_kwargs.check(path)?;
     }
     if let Some(path) = &options.dreambooth {
-        let networks = replaced.unwrap_or_default().into_iter().map(String::from).collect();
+        let networks = replaced.into_iter().map(String::from).collect();
         sources.push(Source { networks, ..source("dreambooth", path, None) });
+    }
+    if let Some(path) = &options.vae {
+        sources.push(Source { networks: vec!["vae".into()], ..source("vae", path, None) });
     }
 
     let mut plan: Plan = tensors.into_iter().map(|(name, tensor)| (name, Weight::new(tensor))).collect();

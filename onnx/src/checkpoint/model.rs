@@ -76,6 +76,24 @@ impl Model {
         Ok(Self { tensors: ldm::tensors(&set)?, configs: Configs::default(), notes })
     }
 
+    /// Opens the autoencoder alone: of a file with any naming, of a folder of its own, or of a model's folder.
+    ///
+    /// # Errors
+    /// When something cannot be read or is of another architecture.
+    pub fn open_vae(path: &Path) -> Result<Self> {
+        let metadata = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
+        let mut model = if metadata.is_dir() {
+            let inside = path.join("vae");
+            let folder = if inside.is_dir() { inside.as_path() } else { path };
+            let configs = Configs { vae: optional(&folder.join("config.json"))?, ..Configs::default() };
+            Self { configs, ..Self::open_file(&find_weights(folder)?)? }
+        } else {
+            Self::open_file(path)?
+        };
+        model.tensors.retain(|name, _| name.starts_with("vae."));
+        Ok(model)
+    }
+
     fn open_folder(path: &Path) -> Result<Self> {
         if path.join("text_encoder_2").is_dir() {
             return Err(Error::input("this is a Stable Diffusion XL (or later) model; only 1.x models work here")
