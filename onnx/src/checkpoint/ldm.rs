@@ -203,7 +203,8 @@ fn numbers<'a>(set: &'a TensorSet, prefix: &'a str, infix: &'a str) -> impl Iter
     })
 }
 
-fn unet(name: &str, layers: usize) -> Option<String> {
+/// The name of a UNet's weight from LDM's.
+pub fn unet(name: &str, layers: usize) -> Option<String> {
     let parts: Vec<&str> = name.splitn(4, '.').collect();
     match parts[..] {
         ["time_embed", "0", end] => Some(format!("time_embedding.linear_1.{end}")),

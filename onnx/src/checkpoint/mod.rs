@@ -3,8 +3,9 @@
 //! [`import`] tells it in order. A checkpoint of any format is a `reader::TensorSet` whose tensors get one name each
 //! (`names`, `ldm`); names and shapes give the architecture (`architecture`), and the architecture says which
 //! tensors there must be (`expected`). From all files together a plan grows (`merge`): which tensor each weight is and
-//! what is added to it (`lora`). Only then are tensors read, merged and written, one at a time (`write`).
+//! what is added to it (`lora`, `addition`). Only then are tensors read, merged and written, one at a time (`write`).
 
+mod addition;
 mod architecture;
 mod config;
 mod convert;
