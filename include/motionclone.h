@@ -16,8 +16,11 @@
  * Whoever makes an object destroys it. Objects keep what they need: a motion outlives the job it came from, a job the
  * engine it ran on.
  *
- * Structures begin with struct_size and are set up by their _init function, which is given their sizeof. One of another
- * size is refused with MOTIONCLONE_STATUS_INVALID_STRUCT_SIZE. Enumerations are passed as uint32_t; a number that they
+ * Structures begin with struct_size and are set up by their _init function, which is given their sizeof. Later versions
+ * may have more fields at the end: a library takes the shorter structures of a host that was compiled with an older
+ * header, with defaults for what is not in them, and writes no more than there is room for. A longer one, from a later
+ * header, is refused with MOTIONCLONE_STATUS_INVALID_STRUCT_SIZE. In arrays of structures all are of the size that the
+ * first says. Enumerations are passed as uint32_t; a number that they
  * lack is refused with MOTIONCLONE_STATUS_INVALID_ARGUMENT.
  *
  * Memory. What a function is given need only live until the function returns, but for the log function of an engine and
@@ -31,8 +34,8 @@
  * Texts are UTF-8 and end with a zero byte.
  *
  * Threads. Every function may be called from any thread at any time, on the same objects too, but for the few that wait
- * (motionclone_engine_destroy, motionclone_job_wait, motionclone_shutdown), which must not be called from a log function
- * on an engine's thread. An engine works on a thread of its own, one job after another in the order in which they were
+ * (motionclone_engine_create, motionclone_engine_wait, motionclone_engine_destroy, motionclone_job_wait,
+ * motionclone_shutdown), which must not be called from a log function. An engine works on a thread of its own, one job after another in the order in which they were
  * started; engines work at the same time.
  *
  * fork(). Once the library has made an engine or listed devices, it belongs to that process. In one that is forked from
@@ -78,7 +81,7 @@ enum motionclone_status
    */
   MOTIONCLONE_STATUS_INVALID_HANDLE = 2,
   /**
-   * A structure's struct_size is not its size; it was not initialised, or comes from another version of the header.
+   * A structure's struct_size is none that it can have: it was not initialised, or is of a later version of the header.
    */
   MOTIONCLONE_STATUS_INVALID_STRUCT_SIZE = 3,
   /**
@@ -90,11 +93,11 @@ enum motionclone_status
    */
   MOTIONCLONE_STATUS_BUFFER_SIZE = 5,
   /**
-   * The job has not made this yet, or does not make it at all.
+   * The job has not made this yet, or does not make it at all; the engine is not open yet.
    */
   MOTIONCLONE_STATUS_NOT_READY = 6,
   /**
-   * The time is over and the job has not ended.
+   * The time is over and the job has not ended, or the engine is not open.
    */
   MOTIONCLONE_STATUS_TIMEOUT = 7,
   /**
@@ -127,7 +130,7 @@ typedef uint32_t motionclone_status;
 #endif // __cplusplus
 
 /**
- * How a job stands.
+ * The state of a job.
  */
 enum motionclone_job_state
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -733,10 +736,10 @@ typedef struct {
  * Hears what an engine has to say: a motionclone_log_level, a message in UTF-8 that is valid during the call, and the
  * user_data of the options.
  *
- * It is called on the thread that creates the engine, while it creates it, and on the engine's own thread, never by two
- * threads at once for one engine, and not any more once motionclone_engine_destroy has returned. On the engine's thread
- * the calls that wait (motionclone_engine_destroy, motionclone_job_wait, motionclone_shutdown) are refused with
- * MOTIONCLONE_STATUS_WRONG_THREAD. It must return, and soon: no exception, no longjmp.
+ * It is called on the engine's own thread, and not any more once motionclone_engine_destroy has returned. On that thread
+ * the calls that wait (motionclone_engine_create, motionclone_engine_wait, motionclone_engine_destroy,
+ * motionclone_job_wait, motionclone_shutdown) are refused with MOTIONCLONE_STATUS_WRONG_THREAD. It must return, and
+ * soon: no exception, no longjmp.
  */
 typedef void (*motionclone_log)(uint32_t level, const char *message, void *user_data);
 
@@ -814,7 +817,7 @@ typedef uint64_t motionclone_job;
 typedef uint64_t motionclone_motion;
 
 /**
- * How a job stands.
+ * The progress of a job.
  */
 typedef struct {
   /**
@@ -1046,18 +1049,39 @@ motionclone_status motionclone_devices(const char *onnxruntime,
                                        size_t *count);
 
 /**
- * Makes an engine: opens a bundle, which is a folder that `motionclone import` makes, loads ONNX Runtime, and starts
- * a thread. Waits for all of it, well under a second on a CPU and a few seconds on a GPU. Networks are loaded by the
- * first job that needs them and stay while the sizes of jobs do.
+ * Begins to open an engine, and returns as soon as the bundle's description has been read: a bundle is a folder that
+ * `motionclone import` makes. ONNX Runtime is loaded and the device tried on the engine's own thread, which takes well
+ * under a second on a CPU and a few seconds on a GPU; the first job waits for it, and fails where it fails.
+ * motionclone_engine_wait tells when it is done. Networks are loaded by the first job that needs them and stay while
+ * the sizes of jobs do.
  *
  * `bundle` is a path in UTF-8; NULL takes the small embedded model, a folder `motionclone-bundle` beside the library or
  * the program, or the bundle that the environment variable MOTIONCLONE_BUNDLE names. `options` may be NULL for the
- * defaults. The engine belongs to the caller, who destroys
- * it with motionclone_engine_destroy. Several engines may be there at once. Any thread.
+ * defaults. The engine belongs to the caller, who destroys it with motionclone_engine_destroy. Several engines may be
+ * there at once. Any thread.
  *
  * INVALID_ARGUMENT: engine is NULL, a text is not UTF-8, or device_kind has no such value.
- * INVALID_STRUCT_SIZE: options is not initialised. INVALID_INPUT: the bundle cannot be opened, ONNX Runtime cannot be
- * loaded, or the device does not work. FAILED: anything else. On failure nothing is written to engine.
+ * INVALID_STRUCT_SIZE: options is not initialised. INVALID_INPUT: the bundle cannot be opened. FAILED: anything else.
+ * On failure nothing is written to engine.
+ */
+motionclone_status motionclone_engine_open(const char *bundle,
+                                           const motionclone_engine_options *options,
+                                           motionclone_engine *engine);
+
+/**
+ * Waits until an engine is open, for at most so many milliseconds; without end where that is negative.
+ *
+ * Returns OK, or what opening it failed with: INVALID_INPUT where ONNX Runtime cannot be loaded or the device does not
+ * work, FAILED; or else TIMEOUT, INVALID_HANDLE, or WRONG_THREAD when called from a log function on an engine's thread.
+ * Any other thread, several at once.
+ */
+motionclone_status motionclone_engine_wait(motionclone_engine engine, int64_t milliseconds);
+
+/**
+ * Makes an engine: motionclone_engine_open and motionclone_engine_wait in one call.
+ *
+ * INVALID_INPUT: the bundle cannot be opened, ONNX Runtime cannot be loaded, or the device does not work.
+ * WRONG_THREAD: called from a log function on an engine's thread. All else is as with motionclone_engine_open.
  */
 motionclone_status motionclone_engine_create(const char *bundle,
                                              const motionclone_engine_options *options,
@@ -1076,10 +1100,11 @@ motionclone_status motionclone_engine_create(const char *bundle,
 motionclone_status motionclone_engine_destroy(motionclone_engine *engine);
 
 /**
- * The device that an engine computes on, into a structure that was initialised with motionclone_device_init. Any
- * thread.
+ * The device that an engine computes on, into a structure that was initialised with motionclone_device_init. Does not
+ * wait. Any thread.
  *
  * INVALID_ARGUMENT: device is NULL. INVALID_STRUCT_SIZE: it is not initialised. INVALID_HANDLE: engine is none.
+ * NOT_READY: the engine is not open yet. INVALID_INPUT, FAILED: it could not be opened.
  */
 motionclone_status motionclone_engine_device(motionclone_engine engine, motionclone_device *device);
 
@@ -1132,12 +1157,13 @@ motionclone_status motionclone_job_clone_motion(motionclone_engine engine,
 motionclone_status motionclone_progress_init(motionclone_progress *progress, size_t struct_size);
 
 /**
- * How a job stands, into a structure that was initialised with motionclone_progress_init. Does not wait: hosts call it
+ * The progress of a job, into a structure that was initialised with motionclone_progress_init. Does not wait: hosts call it
  * as often as they draw. Any thread.
  *
  * INVALID_ARGUMENT: progress is NULL. INVALID_STRUCT_SIZE: it is not initialised. INVALID_HANDLE: job is none.
  */
-motionclone_status motionclone_job_progress(motionclone_job job, motionclone_progress *progress);
+motionclone_status motionclone_job_progress(motionclone_job job,
+                                            motionclone_progress *progress);
 
 /**
  * Waits until a job has ended, for at most so many milliseconds; without end where that is negative.

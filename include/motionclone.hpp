@@ -267,27 +267,27 @@ public:
     /** Hears messages with their motionclone_log_level; what it throws is lost. */
     using Log = std::function<void(std::uint32_t, const std::string &)>;
 
-    /** An empty bundle is the embedded one. */
+    /** Opens an engine and waits for it. An empty bundle is the embedded one. */
     explicit Engine(const std::string &bundle, motionclone_device_kind kind = MOTIONCLONE_DEVICE_KIND_AUTO,
                     std::uint32_t number = 0, Log log = {}, const std::string &onnxruntime = {})
-        : log_(std::make_unique<Log>(std::move(log)))
+        : Engine(motionclone_engine_create, bundle, kind, number, std::move(log), onnxruntime)
     {
-        motionclone_engine_options options;
-        check(motionclone_engine_options_init(&options, sizeof options));
-        options.device_kind = kind;
-        options.device_number = number;
-        options.onnxruntime = onnxruntime.empty() ? nullptr : onnxruntime.c_str();
-        if (*log_) {
-            options.log = [](std::uint32_t level, const char *message, void *user_data) {
-                try {
-                    (*static_cast<Log *>(user_data))(level, message);
-                } catch (...) {
-                    /* No exception may pass through the library. */
-                }
-            };
-            options.log_user_data = log_.get();
-        }
-        check(motionclone_engine_create(bundle.empty() ? nullptr : bundle.c_str(), &options, &handle_));
+    }
+    /** Begins to open an engine; its first job waits for it. */
+    static Engine open(const std::string &bundle, motionclone_device_kind kind = MOTIONCLONE_DEVICE_KIND_AUTO,
+                       std::uint32_t number = 0, Log log = {}, const std::string &onnxruntime = {})
+    {
+        return Engine(motionclone_engine_open, bundle, kind, number, std::move(log), onnxruntime);
+    }
+    /** Waits until it is open, and returns false when that takes longer; throws what opening failed with. */
+    bool wait_for(std::chrono::milliseconds time) const
+    {
+        const auto count = time.count() < 0 ? 0 : time.count();
+        const motionclone_status status = motionclone_engine_wait(get(), static_cast<std::int64_t>(count));
+        if (status == MOTIONCLONE_STATUS_TIMEOUT)
+            return false;
+        check(status);
+        return true;
     }
     Engine(Engine &&other) noexcept : log_(std::move(other.log_)), handle_(std::exchange(other.handle_, 0)) {}
     Engine &operator=(Engine &&other) noexcept
@@ -335,6 +335,30 @@ public:
     motionclone_engine get() const noexcept { return handle_; }
 
 private:
+    using Make = motionclone_status (*)(const char *, const motionclone_engine_options *, motionclone_engine *);
+
+    Engine(Make make, const std::string &bundle, motionclone_device_kind kind, std::uint32_t number, Log log,
+           const std::string &onnxruntime)
+        : log_(std::make_unique<Log>(std::move(log)))
+    {
+        motionclone_engine_options options;
+        check(motionclone_engine_options_init(&options, sizeof options));
+        options.device_kind = kind;
+        options.device_number = number;
+        options.onnxruntime = onnxruntime.empty() ? nullptr : onnxruntime.c_str();
+        if (*log_) {
+            options.log = [](std::uint32_t level, const char *message, void *user_data) {
+                try {
+                    (*static_cast<Log *>(user_data))(level, message);
+                } catch (...) {
+                    /* No exception may pass through the library. */
+                }
+            };
+            options.log_user_data = log_.get();
+        }
+        check(make(bundle.empty() ? nullptr : bundle.c_str(), &options, &handle_));
+    }
+
     std::unique_ptr<Log> log_;
     motionclone_engine handle_ = 0;
 };

@@ -98,7 +98,14 @@ impl Engine {
     /// # Errors
     /// When the bundle is not valid, ONNX Runtime cannot be loaded, or the device asked for does not work.
     pub fn open(bundle: &Path, options: &EngineOptions) -> Result<Self> {
-        let bundle = Bundle::open(bundle)?;
+        Self::with_bundle(Bundle::open(bundle)?, options)
+    }
+
+    /// The same for a bundle that is open.
+    ///
+    /// # Errors
+    /// When ONNX Runtime cannot be loaded or the device asked for does not work.
+    pub fn with_bundle(bundle: Bundle, options: &EngineOptions) -> Result<Self> {
         let runtime = Runtime::load(options.runtime.as_deref())?;
         let lowering = options.cuda_lowering.unwrap_or(CUDA_LOWERING);
         let EngineOptions { threads, ref profile, .. } = *options;

@@ -9,7 +9,8 @@ use crate::cancel::Cancel;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::media::frames::Frames;
-use crate::motion::{Motion, MotionInfo, SparseAttention};
+use crate::memory;
+use crate::motion::{Motion, MotionInfo, SparseAttention, guided_maps};
 use crate::networks::JobNetworks;
 use crate::pipeline::control::condition;
 use crate::pipeline::denoise::{Denoising, Step};
@@ -31,6 +32,7 @@ impl Engine {
     pub fn extract(&mut self, clip: &Frames, settings: &Settings, watch: Watch, cancel: &Cancel) -> Result<Motion> {
         settings.check(self.manifest())?;
         check_clip(clip, settings)?;
+        check_room(self, settings)?;
         let mut job = Job::new(self, settings, watch, cancel)?;
         let latents = job.encode(&vae::pixels(clip))?;
         let pixels = settings.control.as_ref().map(|_| vae::unit_pixels(clip));
@@ -50,6 +52,7 @@ impl Engine {
     ) -> Result<Frames> {
         settings.check(self.manifest())?;
         motion.check(self.manifest(), settings)?;
+        check_room(self, settings)?;
         let mut job = Job::new(self, settings, watch, cancel)?;
         let images = job.control_images()?;
         let latents = job.sample(motion, images.as_ref())?;
@@ -247,6 +250,12 @@ impl<'a> Job<'a> {
         let network = self.engine.network(&key, self.cancel)?;
         vae::decode(network, &config, latents, self.cancel, |done| report(self.watch, Stage::Decode, done, count))
     }
+}
+
+fn check_room(engine: &Engine, settings: &Settings) -> Result<()> {
+    let maps = guided_maps(engine.manifest(), &settings.blocks, settings.width, settings.height)?;
+    let positions: usize = maps.values().map(|[positions, heads]| positions.saturating_mul(*heads)).sum();
+    memory::check_room(settings, positions.saturating_mul(settings.frames.saturating_mul(settings.frames)))
 }
 
 fn check_clip(clip: &Frames, settings: &Settings) -> Result<()> {

@@ -10,6 +10,26 @@ use crate::networks::{Footprint, Footprints, JobNetworks, MemoryStrategy, Networ
 use crate::runtime::{RunSettings, gigabytes};
 use crate::settings::Settings;
 
+/// Checks that the system has memory for a job's own arrays, besides what networks take: where an allocation fails in
+/// the midst of the work, the process ends.
+///
+/// # Errors
+/// When there is not so much.
+pub(crate) fn check_room(settings: &Settings, maps: usize) -> Result<()> {
+    let (width, height, frames) = (settings.width, settings.height, settings.frames);
+    let numbers = [width, height, frames, 3].into_iter().fold(1, usize::saturating_mul);
+    // The clip's pixels as numbers, and as bytes or once more.
+    let bytes = numbers.saturating_mul(2 * size_of::<f32>()).saturating_add(maps.saturating_mul(size_of::<f32>()));
+    if Vec::<u8>::new().try_reserve_exact(bytes).is_ok() {
+        return Ok(());
+    }
+    Err(Error::failure(format!(
+        "not enough memory: {frames} frames of {width}x{height} take {} besides the networks; a smaller size or fewer \
+         frames take less",
+        gigabytes(bytes as u64)
+    )))
+}
+
 /// Bytes of a device that CUDA and its libraries take: for the process, and for each session. Measured.
 const CONTEXT_OVERHEAD: u64 = 1100 << 20;
 const SESSION_OVERHEAD: u64 = 128 << 20;
@@ -45,8 +65,9 @@ pub(crate) fn plan(
     let mut least = 0;
     for networks in &networks {
         let plan = Plan { strategy: networks.strategy(), peak: peak(bundle, networks, run, footprints)? };
-        footprints.keep_graphs(&networks.all());
         if run.budget.is_none_or(|budget| plan.peak <= budget) {
+            // Only now, since a plan that is made once more finds the graphs of the first one.
+            footprints.keep_graphs(&networks.all());
             return Ok(plan);
         }
         least = plan.peak;

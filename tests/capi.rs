@@ -267,6 +267,40 @@ fn devices_are_listed() {
 }
 
 #[test]
+fn opening_returns_at_once_and_the_first_job_waits() {
+    let mut engine = 0;
+    let options = HostEngineOptions { device_kind: DeviceKind::Cpu as u32, ..engine_options() };
+    ok(unsafe { motionclone_engine_open(c_path(bundle()).as_ptr(), &options, &mut engine) });
+    // Settings are those of the manifest, and a job may be started whether or not the engine is open.
+    let job = start(engine, &mut clip(4, 64, 64), &settings(engine));
+    let device = unsafe { motionclone_engine_device(engine, &mut device()) };
+    assert!([Status::Ok, Status::NotReady].contains(&device), "{}", last_error());
+    ok(unsafe { motionclone_engine_wait(engine, -1) });
+    ok(unsafe { motionclone_engine_device(engine, &mut self::device()) });
+    wait(job);
+    ok(unsafe { motionclone_engine_destroy(&mut engine) });
+}
+
+#[test]
+fn what_is_wrong_with_a_device_is_told_by_the_engine_and_its_jobs() {
+    let mut engine = 0;
+    let path = c_path(bundle());
+    let options = HostEngineOptions { device_kind: DeviceKind::Cuda as u32, device_number: 99, ..engine_options() };
+    ok(unsafe { motionclone_engine_open(path.as_ptr(), &options, &mut engine) });
+    let job = start(engine, &mut clip(4, 64, 64), &settings(engine));
+    assert_eq!(unsafe { motionclone_job_wait(job, -1) }, Status::InvalidInput);
+    assert!(last_error().contains("CUDA device 99 does not work here"), "{}", last_error());
+    assert_eq!(unsafe { motionclone_engine_wait(engine, -1) }, Status::InvalidInput);
+    assert_eq!(unsafe { motionclone_engine_device(engine, &mut device()) }, Status::InvalidInput);
+    ok(unsafe { motionclone_engine_destroy(&mut engine) });
+    let status = unsafe { motionclone_engine_create(path.as_ptr(), &options, &mut engine) };
+    assert_eq!((status, engine), (Status::InvalidInput, 0));
+    // What is wrong with the bundle is told at once.
+    let status = unsafe { motionclone_engine_open(c"no such folder".as_ptr(), &options, &mut engine) };
+    assert_eq!((status, engine), (Status::InvalidInput, 0));
+}
+
+#[test]
 fn texts_are_those_of_the_status() {
     let text = |status: u32| unsafe { CStr::from_ptr(motionclone_status_text(status)) };
     let texts: BTreeSet<&CStr> = (0..=Status::WrongProcess as u32).map(text).collect();
@@ -316,7 +350,7 @@ fn structures_are_checked_when_they_are_set_up() {
             unsafe {
                 assert_eq!($init(null_mut(), size $(, $engine)?), Status::InvalidArgument);
                 assert_eq!($init(misaligned, size $(, $engine)?), Status::InvalidArgument);
-                for wrong in [0, size - 8, size + 8, usize::MAX] {
+                for wrong in [0, 8, size - 4, size + 8, usize::MAX] {
                     assert_eq!($init(nowhere, wrong $(, $engine)?), Status::InvalidStructSize);
                     assert!(last_error().contains("struct_size"), "{}", last_error());
                 }

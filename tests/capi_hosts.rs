@@ -114,7 +114,10 @@ fn of_the_command_line(folder: &Path) -> Vec<u8> {
     clone.args(["--prompt", "Relics on the seabed", "--device", "cpu", "--no-cache", "--size", "64x64"]);
     clone.args(["--frames", "4", "--steps", "10", "--guidance-steps", "5", "--warm-up", "1", "--cool-up", "1"]);
     run(&mut clone);
-    let mut files: Vec<PathBuf> = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().path()).collect();
+    // Beside the frames lies the program's own mark.
+    let is_frame = |path: &PathBuf| path.extension() == Some(OsStr::new("png"));
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().path()).filter(is_frame).collect();
     files.sort();
     assert_eq!(files.len(), 4);
     files.iter().flat_map(|file| Frames::open_image(file).unwrap().data).collect()
@@ -203,6 +206,41 @@ fn a_host_may_exit_at_any_moment_of_a_job() {
     }
 }
 
+/// Compiled with the header as it first was.
+#[test]
+fn a_host_of_the_first_version_works() {
+    let folder = folder();
+    let program = folder.path().join("host");
+    let old = root().join("tests/hosts/v1");
+    let mut gcc = compiler("gcc", "-std=c11");
+    run(gcc.arg("-o").arg(&program).arg(old.join("host.c")).arg("-I").arg(&old).args(flags()));
+    let out = folder.path().join("clip.rgb");
+    assert_eq!(run(with_tree(&program).arg(bundle()).arg(&out)), "");
+    assert_eq!(fs::read(out).unwrap().len(), 4 * 64 * 64 * 3);
+}
+
+#[test]
+fn a_host_may_have_any_floating_point_environment() {
+    let folder = folder();
+    let program = build_c("tests/hosts/floating_point.c", folder.path());
+    let clip = |kind: &str| {
+        let out = folder.path().join(kind);
+        run(with_tree(&program).arg(bundle()).arg(&out).arg(kind));
+        fs::read(out).unwrap()
+    };
+    assert!(clip("odd") == clip("plain"));
+}
+
+#[test]
+fn too_little_memory_is_an_error() {
+    let folder = folder();
+    let program = build_c("tests/hosts/memory.c", folder.path());
+    for side in ["1024", "4096"] {
+        let said = run(with_tree(&program).arg(bundle()).arg(side));
+        assert!(said.contains("not enough memory"), "{side}: {said}");
+    }
+}
+
 #[test]
 fn a_forked_process_is_refused_and_ends() {
     let folder = folder();
@@ -235,8 +273,8 @@ fn the_interface_is_the_recorded_one() {
     let declarations = declarations();
     assert!(declarations.len() > 30, "{declarations:?}");
     let bodies: String = declarations.iter().map(|declaration| format!("{declaration} {{ return 0; }}\n")).collect();
-    let (source, library) = (folder.path().join("stub.c"), folder.path().join("libmotionclone.so"));
-    fs::write(&source, format!("#include \"motionclone.h\"\n{bodies}")).unwrap();
+    let library = folder.path().join("libmotionclone.so");
+    fs::write(folder.path().join("stub.c"), format!("#include \"motionclone.h\"\n{bodies}")).unwrap();
     let mut gcc = Command::new("gcc");
     gcc.args([
         "-std=c11",
@@ -246,7 +284,9 @@ fn the_interface_is_the_recorded_one() {
         "-fno-eliminate-unused-debug-types",
         "-Wl,-soname,libmotionclone.so.0",
     ]);
-    run(gcc.arg("-I").arg(root().join("include")).arg("-o").arg(&library).arg(&source));
+    // Named as from its own folder: the recorded file has no path of the machine.
+    gcc.arg("-I").arg(root().join("include")).arg("-o").arg(&library).arg("stub.c");
+    run(gcc.current_dir(folder.path()));
     let found = folder.path().join("motionclone.abi");
     let mut abidw = Command::new("abidw");
     abidw.args(["--no-comp-dir-path", "--no-corpus-path", "--no-show-locs", "--no-elf-needed", "--load-all-types"]);

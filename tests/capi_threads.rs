@@ -83,10 +83,6 @@ mod engine {
     }
 
     impl Engine {
-        pub fn manifest(&self) -> &Manifest {
-            &MANIFEST
-        }
-
         pub fn device(&self) -> Device {
             Device::Cpu
         }
@@ -167,7 +163,7 @@ fn start_engine() -> (Worker, Arc<AtomicBool>, Arc<Mutex<Vec<u64>>>) {
     let (alive, made) = (Arc::new(AtomicBool::new(true)), Arc::default());
     let engine = Engine { alive: Arc::clone(&alive), made: Arc::clone(&made) };
     let log = Log::new(None, std::ptr::null_mut());
-    (Worker::start(engine, log).unwrap(), alive, made)
+    (Worker::start(MANIFEST.clone(), log, |_| Ok(engine)).unwrap(), alive, made)
 }
 
 fn late() -> Instant {
@@ -198,7 +194,7 @@ fn cancelling_ends_a_job_at_any_moment() {
         cancelling.join().unwrap();
         // The engine goes on.
         next.wait(None).unwrap().unwrap();
-        assert_eq!(next.standing().frames.as_deref(), Some(&a_clip()));
+        assert_eq!(next.status().frames.as_deref(), Some(&a_clip()));
         stop(&worker);
     });
 }
@@ -218,6 +214,33 @@ fn jobs_run_in_the_order_in_which_they_were_started() {
         stop(&worker);
         assert!(!alive.load(Ordering::SeqCst), "the thread has ended");
         cancelling.join().unwrap();
+    });
+}
+
+#[test]
+fn what_waits_for_an_engine_that_cannot_be_opened_hears_why() {
+    in_orders(20_000, || {
+        let log = Log::new(None, std::ptr::null_mut());
+        let refused = |_: &Log| Err(Failure::new(Status::Failed, "no device"));
+        let worker = Arc::new(Worker::start(MANIFEST.clone(), log, refused).unwrap());
+        let other = worker.clone();
+        let waiting = thread::spawn(move || other.wait(None));
+        let job = worker.enqueue(Work::CloneClip(a_clip(), settings(1))).unwrap();
+        assert_eq!(job.wait(None).unwrap().unwrap_err().text, "no device");
+        assert_eq!(waiting.join().unwrap().unwrap().unwrap_err().text, "no device");
+        stop(&worker);
+    });
+}
+
+#[test]
+fn an_engine_may_be_destroyed_while_it_is_opened() {
+    in_orders(20_000, || {
+        let (worker, alive, _) = start_engine();
+        let job = worker.enqueue(Work::CloneClip(a_clip(), settings(engine::ENDLESS))).unwrap();
+        stop(&worker);
+        assert!(worker.wait(None).is_some());
+        assert_cancelled(job.wait(None));
+        assert!(!alive.load(Ordering::SeqCst), "the engine is gone");
     });
 }
 
@@ -282,11 +305,11 @@ fn call(shared: &Shared) -> Result<(), Failure> {
         }
         7 => table.get::<Job>(now(job))?.cancel(),
         8 => {
-            let standing = table.get::<Job>(now(job))?.standing();
-            assert!(standing.frames.is_none() || standing.motion.is_some());
+            let status = table.get::<Job>(now(job))?.status();
+            assert!(status.frames.is_none() || status.motion.is_some());
         }
         9 => {
-            if let Some(found) = table.get::<Job>(now(job))?.standing().motion {
+            if let Some(found) = table.get::<Job>(now(job))?.status().motion {
                 motion.store(table.insert(found), Ordering::SeqCst);
             }
         }

@@ -56,6 +56,8 @@ functions! {
     device_init(*mut HostDevice, usize) -> S;
     devices(*const c_char, *mut HostDevice, usize, *mut usize) -> S;
     engine_create(*const c_char, *const HostEngineOptions, *mut EngineHandle) -> S;
+    engine_open(*const c_char, *const HostEngineOptions, *mut EngineHandle) -> S;
+    engine_wait(EngineHandle, i64) -> S;
     engine_destroy(*mut EngineHandle) -> S;
     engine_device(EngineHandle, *mut HostDevice) -> S;
     frames_init(*mut HostFrames, usize) -> S;

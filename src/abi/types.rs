@@ -23,15 +23,15 @@ pub enum Status {
     InvalidArgument = 1,
     /// A handle that is 0, of another kind, or whose object was destroyed.
     InvalidHandle = 2,
-    /// A structure's struct_size is not its size; it was not initialised, or comes from another version of the header.
+    /// A structure's struct_size is none that it can have: it was not initialised, or is of a later version of the header.
     InvalidStructSize = 3,
     /// Something the user chose cannot be used: a file, a prompt, a size, a motion of another model.
     InvalidInput = 4,
     /// A buffer has not the size of what should go into it.
     BufferSize = 5,
-    /// The job has not made this yet, or does not make it at all.
+    /// The job has not made this yet, or does not make it at all; the engine is not open yet.
     NotReady = 6,
-    /// The time is over and the job has not ended.
+    /// The time is over and the job has not ended, or the engine is not open.
     Timeout = 7,
     /// The job was cancelled.
     Cancelled = 8,
@@ -45,7 +45,7 @@ pub enum Status {
     WrongProcess = 12,
 }
 
-/// How a job stands.
+/// The state of a job.
 #[repr(u32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobState {
@@ -190,10 +190,10 @@ pub enum LogLevel {
 /// Hears what an engine has to say: a motionclone_log_level, a message in UTF-8 that is valid during the call, and the
 /// user_data of the options.
 ///
-/// It is called on the thread that creates the engine, while it creates it, and on the engine's own thread, never by two
-/// threads at once for one engine, and not any more once motionclone_engine_destroy has returned. On the engine's thread
-/// the calls that wait (motionclone_engine_destroy, motionclone_job_wait, motionclone_shutdown) are refused with
-/// MOTIONCLONE_STATUS_WRONG_THREAD. It must return, and soon: no exception, no longjmp.
+/// It is called on the engine's own thread, and not any more once motionclone_engine_destroy has returned. On that thread
+/// the calls that wait (motionclone_engine_create, motionclone_engine_wait, motionclone_engine_destroy,
+/// motionclone_job_wait, motionclone_shutdown) are refused with MOTIONCLONE_STATUS_WRONG_THREAD. It must return, and
+/// soon: no exception, no longjmp.
 pub type LogFunction = Option<unsafe extern "C" fn(level: u32, message: *const c_char, user_data: *mut c_void)>;
 
 /// How an engine is made.
@@ -382,7 +382,7 @@ pub struct HostSettingInfo {
     pub usual_most: f64,
 }
 
-/// How a job stands.
+/// The progress of a job.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct HostProgress {

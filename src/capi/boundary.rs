@@ -1,5 +1,5 @@
-//! What every call does at the border: it checks pointers and structures before it looks behind them, keeps the text of
-//! what went wrong, and lets no panic out.
+//! The boundary between host and library: checks pointers and sizes of structures, stores the thread's last error,
+//! catches panics, and refuses forked processes.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -26,7 +26,7 @@ impl Failure {
         Self { status, text: text.into() }
     }
 
-    /// What becomes of a panic.
+    /// The failure that a panic becomes.
     pub fn panicked(panic: &(dyn Any + Send)) -> Self {
         Self::new(Status::Internal, format!("a bug in motionclone: {}", message(panic)))
     }
@@ -105,47 +105,109 @@ pub fn pointer<T>(pointer: *const T, name: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Checks a structure's first field, which is its size.
+/// A structure of the header. It begins with its `struct_size`, and later versions of the header may have more fields
+/// at its end: a host that was compiled with an older one gives and gets the beginning, as far as it knows it.
 ///
 /// # Safety
-/// The structure must begin with its `struct_size`, and the pointer be null or point at one.
-pub unsafe fn sized<T>(structure: *const T, name: &str) -> Result<(), Failure> {
+/// The first field must be `struct_size: usize`, and every pattern of bits be a value of the others.
+pub unsafe trait Structure: Copy {
+    /// Its size in the first version of the header.
+    const FIRST: usize;
+}
+
+/// Checks the first field of a structure, which is its size, and gives it.
+///
+/// # Safety
+/// The pointer must be null or point at a structure of the header.
+pub unsafe fn sized<T: Structure>(structure: *const T, name: &str) -> Result<usize, Failure> {
     pointer(structure, name)?;
     // SAFETY: the caller's promise; every structure of the header begins with its size.
     let size = unsafe { structure.cast::<usize>().read() };
-    check_size::<T>(size, name)
+    check_size::<T>(size, name)?;
+    Ok(size)
 }
 
-pub fn check_size<T>(size: usize, name: &str) -> Result<(), Failure> {
+/// Checks that a structure of such a size is one that this library knows.
+pub fn check_size<T: Structure>(size: usize, name: &str) -> Result<(), Failure> {
     let own = size_of::<T>();
-    if size == own {
+    let why = if size > own {
+        "the host was compiled for a later version of it"
+    } else if size < T::FIRST || !size.is_multiple_of(align_of::<T>()) {
+        "it was not set up by its _init function"
+    } else {
         return Ok(());
-    }
-    Err(Failure::new(Status::InvalidStructSize, format!("{name}: struct_size is {size}, this library's is {own}")))
+    };
+    let text = format!("{name}: struct_size is {size}, and this library knows {} to {own}: {why}", T::FIRST);
+    Err(Failure::new(Status::InvalidStructSize, text))
 }
 
-/// Reads a structure of the host.
+/// Reads a structure of the host; fields that it does not know have their defaults.
 ///
 /// # Safety
 /// As [`sized`].
-pub unsafe fn read<T: Copy>(structure: *const T, name: &str) -> Result<T, Failure> {
-    // SAFETY: the caller's promise, and the size is right.
+pub unsafe fn read<T: Structure>(structure: *const T, name: &str, defaults: T) -> Result<T, Failure> {
+    let mut value = defaults;
+    // SAFETY: the caller's promise; the structure has as many bytes as it says, no more than a `T`.
     unsafe {
-        sized(structure, name)?;
-        Ok(structure.read())
+        let size = sized(structure, name)?;
+        ptr::copy_nonoverlapping(structure.cast::<u8>(), (&raw mut value).cast(), size);
     }
+    Ok(value)
 }
 
-/// Writes a structure with its defaults, after checking that caller and library mean the same one.
+/// The elements of an array of structures, all of the size that the first says.
 ///
 /// # Safety
-/// The pointer must be null or point at memory for a `T`.
-pub unsafe fn initialise<T>(structure: *mut T, size: usize, name: &str, value: T) -> Result<(), Failure> {
+/// The array must have so many structures of the header, each `struct_size` long.
+pub unsafe fn elements<T: Structure>(array: *mut T, count: usize, name: &str) -> Result<Vec<*mut T>, Failure> {
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    // SAFETY: the caller's promise, here and below.
+    let size = unsafe { sized(array, name) }?;
+    let element = |index: usize| {
+        let element = array.wrapping_byte_add(index.saturating_mul(size));
+        if unsafe { sized(element, name) }? != size {
+            return Err(Failure::new(Status::InvalidStructSize, format!("{name}: elements have different sizes")));
+        }
+        Ok(element)
+    };
+    (0..count).map(element).collect()
+}
+
+/// Writes a structure with its defaults, as much of it as a host knows that gives its size.
+///
+/// # Safety
+/// The pointer must be null or point at memory of this size.
+pub unsafe fn initialise<T: Structure>(structure: *mut T, size: usize, name: &str, value: T) -> Result<(), Failure> {
     pointer(structure, name)?;
     check_size::<T>(size, name)?;
     // SAFETY: the caller's promise.
-    unsafe { structure.write(value) };
+    unsafe { write_beginning(structure, size, &value) };
     Ok(())
+}
+
+/// Writes a result into a structure, as much of it as the host knows.
+///
+/// # Safety
+/// As [`sized`].
+pub unsafe fn give_structure<T: Structure>(place: *mut T, name: &str, value: T) -> Result<(), Failure> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let size = sized(place, name)?;
+        write_beginning(place, size, &value);
+    }
+    Ok(())
+}
+
+/// # Safety
+/// There must be memory of this size, which is at most that of a `T`.
+unsafe fn write_beginning<T: Structure>(place: *mut T, size: usize, value: &T) {
+    // SAFETY: the caller's promise; the size stands at the beginning.
+    unsafe {
+        ptr::copy_nonoverlapping(ptr::from_ref(value).cast::<u8>(), place.cast(), size);
+        place.cast::<usize>().write(size);
+    }
 }
 
 /// Writes a result.
@@ -206,7 +268,7 @@ pub unsafe fn copy_text(text: &str, buffer: *mut c_char, size: usize, needed: *m
     Ok(())
 }
 
-/// What a panic said.
+/// The message of a panic.
 fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")

@@ -4,7 +4,7 @@ use std::ffi::{CString, c_char};
 use std::ptr;
 use std::sync::LazyLock;
 
-use super::boundary::{self, Failure, call, call_anywhere, copy_text, initialise, read, sized, text};
+use super::boundary::{self, Failure, call, call_anywhere, copy_text, give_structure, initialise, read, sized, text};
 use super::worker::Worker;
 use super::{EngineHandle, HostSettingInfo, HostSettings, OBJECTS, SettingKind, Status};
 use crate::settings::{Kind, Model, Setting, Settings, Value, named, settings};
@@ -109,6 +109,13 @@ pub(super) fn empty() -> HostSettings {
         cfg: 0.0,
         others: [0.0; 16],
     }
+}
+
+/// The settings that motionclone_settings_init gives.
+pub(super) fn default_settings(engine: &Worker) -> HostSettings {
+    let mut settings = empty();
+    give_settings(&mut settings, &Settings::new(&engine.manifest.defaults, ""));
+    settings
 }
 
 /// The position of a choice's name.
@@ -310,8 +317,7 @@ pub unsafe extern "C" fn motionclone_setting_describe(
             engine => Model::from(&OBJECTS.get::<Worker>(engine)?.manifest),
         };
         // SAFETY: as above, and the size is right.
-        unsafe { info.write(info_of(setting, texts, &model)) };
-        Ok(())
+        unsafe { give_structure(info, "info", info_of(setting, texts, &model)) }
     })
 }
 
@@ -337,8 +343,10 @@ unsafe fn set(
     chars: *const c_char,
 ) -> Result<(), Failure> {
     // SAFETY: the caller's promise, here and below.
-    let mut changed = unsafe { read(host, "settings") }?;
-    let model = Model::from(&OBJECTS.get::<Worker>(engine)?.manifest);
+    let engine = OBJECTS.get::<Worker>(engine)?;
+    let before = unsafe { read(host, "settings", default_settings(&engine)) }?;
+    let mut changed = before;
+    let model = Model::from(&engine.manifest);
     setting.check(&value, &model)?;
     match place(&mut changed, setting) {
         Some(Place::Text(to)) => *to = chars,
@@ -354,8 +362,26 @@ unsafe fn set(
             give_settings(&mut changed, &own);
         }
     }
-    unsafe { host.write(changed) };
-    Ok(())
+    // What an older host's structure is too short for would be lost.
+    if unsafe { unknown_to_host(host, &before) != unknown_to_host(host, &changed) } {
+        let message =
+            format!("{}: the host's structure has no place for it, as it is of an older header", setting.label());
+        return Err(Failure::new(Status::InvalidArgument, message));
+    }
+    unsafe { give_structure(host, "settings", changed) }
+}
+
+/// The end of settings that an older host's structure does not have.
+///
+/// # Safety
+/// The host's structure must have been checked.
+unsafe fn unknown_to_host(host: *const HostSettings, settings: &HostSettings) -> &[u8] {
+    // SAFETY: the caller's promise; settings hold numbers and pointers without gaps, and a size that was checked is not
+    // above theirs.
+    unsafe {
+        let known = host.cast::<usize>().read();
+        std::slice::from_raw_parts(ptr::from_ref(settings).cast::<u8>().add(known), size_of::<HostSettings>() - known)
+    }
 }
 
 /// Sets a setting by its name to a number, with what follows from it: steps and quality set the steps that are guided,
@@ -430,8 +456,9 @@ pub unsafe extern "C" fn motionclone_settings_get_text(
     // SAFETY: all pointers are as the header says.
     call(|| unsafe {
         let setting = setting_of(name)?;
-        let host = read(settings, "settings")?;
-        let model = Model::from(&OBJECTS.get::<Worker>(engine)?.manifest);
+        let engine = OBJECTS.get::<Worker>(engine)?;
+        let host = read(settings, "settings", default_settings(&engine))?;
+        let model = Model::from(&engine.manifest);
         let own = take_settings(&host, &model)?;
         let text = match setting.get(&own) {
             Some(Value::Text(text)) => text,

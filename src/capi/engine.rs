@@ -6,12 +6,28 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::boundary::{self, Failure, call, call_anywhere, give, initialise, pointer, read, sized, text};
+use super::boundary::{
+    self, Failure, call, call_anywhere, elements, give, give_structure, initialise, pointer, read, sized, text,
+};
 use super::worker::{self, Log, Worker};
 use super::{DeviceKind, EngineHandle, HostDevice, HostEngineOptions, LogLevel, OBJECTS, Status, destroy, exit};
+use crate::bundle::Bundle;
 use crate::engine::{Engine, EngineOptions};
 use crate::runtime::probe;
 use crate::runtime::{Device, Runtime};
+
+fn default_options() -> HostEngineOptions {
+    HostEngineOptions {
+        struct_size: size_of::<HostEngineOptions>(),
+        device_kind: DeviceKind::Auto as u32,
+        device_number: 0,
+        threads: 0,
+        memory_budget: 0,
+        onnxruntime: ptr::null(),
+        log: None,
+        log_user_data: ptr::null_mut(),
+    }
+}
 
 /// Fills options with defaults.
 ///
@@ -23,18 +39,8 @@ pub unsafe extern "C" fn motionclone_engine_options_init(
     options: *mut HostEngineOptions,
     struct_size: usize,
 ) -> Status {
-    let value = HostEngineOptions {
-        struct_size,
-        device_kind: DeviceKind::Auto as u32,
-        device_number: 0,
-        threads: 0,
-        memory_budget: 0,
-        onnxruntime: ptr::null(),
-        log: None,
-        log_user_data: ptr::null_mut(),
-    };
     // SAFETY: the pointer is one to a structure of that size, says the header.
-    call_anywhere(|| unsafe { initialise(options, struct_size, "options", value) })
+    call_anywhere(|| unsafe { initialise(options, struct_size, "options", default_options()) })
 }
 
 /// Fills a device with zeros, to be filled by a later call.
@@ -67,37 +73,68 @@ pub unsafe extern "C" fn motionclone_devices(
     // SAFETY: the pointers are as the header says.
     call(|| unsafe {
         pointer(count, "count")?;
-        if capacity > 0 {
-            // All of the array's elements are looked at before any is written.
-            pointer(devices, "devices")?;
-            for index in 0..capacity {
-                sized(devices.add(index), "devices")?;
-            }
-        }
-        boundary::own_process();
+        // All of the array's elements are looked at before any is written.
+        let places = elements(devices, capacity, "devices")?;
         let _inside = exit::enter()?;
+        let runtime = Runtime::load_then(text(onnxruntime, "onnxruntime")?.map(Path::new), exit::stop_at_exit)?;
         exit::stop_at_exit();
-        let runtime = Runtime::load(text(onnxruntime, "onnxruntime")?.map(Path::new))?;
         let found = probe::devices(runtime);
-        for (index, device) in found.iter().take(capacity).enumerate() {
-            devices.add(index).write(host_device(*device));
+        for (place, device) in places.into_iter().zip(&found) {
+            give_structure(place, "devices", host_device(*device))?;
         }
         give(count, "count", found.len())
     })
 }
 
-/// Makes an engine: opens a bundle, which is a folder that `motionclone import` makes, loads ONNX Runtime, and starts
-/// a thread. Waits for all of it, well under a second on a CPU and a few seconds on a GPU. Networks are loaded by the
-/// first job that needs them and stay while the sizes of jobs do.
+/// Begins to open an engine, and returns as soon as the bundle's description has been read: a bundle is a folder that
+/// `motionclone import` makes. ONNX Runtime is loaded and the device tried on the engine's own thread, which takes well
+/// under a second on a CPU and a few seconds on a GPU; the first job waits for it, and fails where it fails.
+/// motionclone_engine_wait tells when it is done. Networks are loaded by the first job that needs them and stay while
+/// the sizes of jobs do.
 ///
 /// `bundle` is a path in UTF-8; NULL takes the small embedded model, a folder `motionclone-bundle` beside the library or
 /// the program, or the bundle that the environment variable MOTIONCLONE_BUNDLE names. `options` may be NULL for the
-/// defaults. The engine belongs to the caller, who destroys
-/// it with motionclone_engine_destroy. Several engines may be there at once. Any thread.
+/// defaults. The engine belongs to the caller, who destroys it with motionclone_engine_destroy. Several engines may be
+/// there at once. Any thread.
 ///
 /// INVALID_ARGUMENT: engine is NULL, a text is not UTF-8, or device_kind has no such value.
-/// INVALID_STRUCT_SIZE: options is not initialised. INVALID_INPUT: the bundle cannot be opened, ONNX Runtime cannot be
-/// loaded, or the device does not work. FAILED: anything else. On failure nothing is written to engine.
+/// INVALID_STRUCT_SIZE: options is not initialised. INVALID_INPUT: the bundle cannot be opened. FAILED: anything else.
+/// On failure nothing is written to engine.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn motionclone_engine_open(
+    bundle: *const c_char,
+    options: *const HostEngineOptions,
+    engine: *mut EngineHandle,
+) -> Status {
+    // SAFETY: the pointers are as the header says.
+    call(|| unsafe {
+        pointer(engine, "engine")?;
+        give(engine, "engine", OBJECTS.insert(Arc::new(open(bundle, options)?)))
+    })
+}
+
+/// Waits until an engine is open, for at most so many milliseconds; without end where that is negative.
+///
+/// Returns OK, or what opening it failed with: INVALID_INPUT where ONNX Runtime cannot be loaded or the device does not
+/// work, FAILED; or else TIMEOUT, INVALID_HANDLE, or WRONG_THREAD when called from a log function on an engine's thread.
+/// Any other thread, several at once.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn motionclone_engine_wait(engine: EngineHandle, milliseconds: i64) -> Status {
+    call(|| {
+        worker::may_wait()?;
+        let engine = OBJECTS.get::<Worker>(engine)?;
+        let limit = u64::try_from(milliseconds).ok().map(Duration::from_millis);
+        match engine.wait(limit) {
+            Some(opened) => opened.map(drop),
+            None => Err(Failure::new(Status::Timeout, format!("the engine is not open within {milliseconds} ms"))),
+        }
+    })
+}
+
+/// Makes an engine: motionclone_engine_open and motionclone_engine_wait in one call.
+///
+/// INVALID_INPUT: the bundle cannot be opened, ONNX Runtime cannot be loaded, or the device does not work.
+/// WRONG_THREAD: called from a log function on an engine's thread. All else is as with motionclone_engine_open.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn motionclone_engine_create(
     bundle: *const c_char,
@@ -107,24 +144,46 @@ pub unsafe extern "C" fn motionclone_engine_create(
     // SAFETY: the pointers are as the header says.
     call(|| unsafe {
         pointer(engine, "engine")?;
-        let bundle = text(bundle, "bundle")?.map_or_else(crate::bundle::embedded, |path| Ok(path.into()))?;
-        let (mut own, mut log) = (EngineOptions::default(), Log::new(None, ptr::null_mut()));
-        if !options.is_null() {
-            let host = read(options, "options")?;
-            own.device = device_of(host.device_kind, host.device_number)?;
-            own.runtime = text(host.onnxruntime, "onnxruntime")?.map(Into::into);
-            own.threads = (host.threads > 0).then_some(host.threads as usize);
-            own.memory_budget = (host.memory_budget > 0).then_some(u64::from(host.memory_budget) << 20);
-            log = Log::new(host.log, host.log_user_data);
+        worker::may_wait()?;
+        let worker = Arc::new(open(bundle, options)?);
+        // In the table it is stopped when the process ends meanwhile.
+        let mut handle = OBJECTS.insert(worker.clone());
+        if let Some(Err(failure)) = worker.wait(None) {
+            destroy::<Worker>(&mut handle)?;
+            worker.stop(Instant::now() + STOP_TIMEOUT);
+            return Err(failure);
         }
-        boundary::own_process();
-        let _inside = exit::enter()?;
+        give(engine, "engine", handle)
+    })
+}
+
+/// Starts an engine's thread.
+///
+/// # Safety
+/// As the header says of motionclone_engine_open.
+unsafe fn open(bundle: *const c_char, options: *const HostEngineOptions) -> Result<Worker, Failure> {
+    // SAFETY: the caller's promise, here and below.
+    let bundle = unsafe { text(bundle, "bundle") }?.map_or_else(crate::bundle::embedded, |path| Ok(path.into()))?;
+    let (mut own, mut log) = (EngineOptions::default(), Log::new(None, ptr::null_mut()));
+    if !options.is_null() {
+        let host = unsafe { read(options, "options", default_options()) }?;
+        own.device = device_of(host.device_kind, host.device_number)?;
+        own.runtime = unsafe { text(host.onnxruntime, "onnxruntime") }?.map(Into::into);
+        own.threads = (host.threads > 0).then_some(host.threads as usize);
+        own.memory_budget = (host.memory_budget > 0).then_some(u64::from(host.memory_budget) << 20);
+        log = Log::new(host.log, host.log_user_data);
+    }
+    let bundle = Bundle::open(&bundle)?;
+    let _inside = exit::enter()?;
+    exit::stop_at_exit();
+    Worker::start(bundle.manifest.clone(), log, move |log| {
+        // What is registered before the library is loaded would run behind its own destructors.
+        Runtime::load_then(own.runtime.as_deref(), exit::stop_at_exit)?;
+        let engine = Engine::with_bundle(bundle, &own)?;
         exit::stop_at_exit();
-        let opened = Engine::open(&bundle, &own)?;
-        exit::stop_at_exit();
-        log.say(LogLevel::Info, &format!("{} on {}", opened.manifest().name, opened.device_and_reason()));
-        log.say(LogLevel::Info, &format!("ONNX Runtime: {}", opened.runtime().library().display()));
-        give(engine, "engine", OBJECTS.insert(Arc::new(Worker::start(opened, log)?)))
+        log.say(LogLevel::Info, &format!("{} on {}", engine.manifest().name, engine.device_and_reason()));
+        log.say(LogLevel::Info, &format!("ONNX Runtime: {}", engine.runtime().library().display()));
+        Ok(engine)
     })
 }
 
@@ -144,28 +203,31 @@ pub unsafe extern "C" fn motionclone_engine_destroy(engine: *mut EngineHandle) -
         }
         // SAFETY: the pointer is as the header says.
         if let Some(engine) = unsafe { destroy::<Worker>(engine) }? {
-            engine.stop(Instant::now() + PATIENCE);
+            engine.stop(Instant::now() + STOP_TIMEOUT);
         }
         Ok(())
     })
 }
 
-/// The device that an engine computes on, into a structure that was initialised with motionclone_device_init. Any
-/// thread.
+/// The device that an engine computes on, into a structure that was initialised with motionclone_device_init. Does not
+/// wait. Any thread.
 ///
 /// INVALID_ARGUMENT: device is NULL. INVALID_STRUCT_SIZE: it is not initialised. INVALID_HANDLE: engine is none.
+/// NOT_READY: the engine is not open yet. INVALID_INPUT, FAILED: it could not be opened.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn motionclone_engine_device(engine: EngineHandle, device: *mut HostDevice) -> Status {
     // SAFETY: the pointer is as the header says.
     call(|| unsafe {
         sized(device, "device")?;
-        give(device, "device", host_device(OBJECTS.get::<Worker>(engine)?.device))
+        let opened = OBJECTS.get::<Worker>(engine)?.opened();
+        let opened = opened.unwrap_or_else(|| Err(Failure::new(Status::NotReady, "the engine is not open yet")));
+        give_structure(device, "device", host_device(opened?))
     })
 }
 
 /// The longest that destroying waits for an engine's thread. A step that is cancelled ends well before; only a device
 /// or a log function that hangs does not.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn device_of(kind: u32, number: u32) -> Result<Device, Failure> {
     match kind {

@@ -13,7 +13,7 @@ use super::boundary::{self, Failure};
 use super::{OBJECTS, Status};
 
 /// The longest that an exit waits for the library's threads.
-const LIMIT: Duration = Duration::from_secs(2);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 static ENDING: AtomicBool = AtomicBool::new(false);
 /// Calls of hosts that are inside ONNX Runtime.
@@ -31,6 +31,7 @@ pub struct Inside(());
 /// # Errors
 /// When the process is ending.
 pub fn enter() -> Result<Inside, Failure> {
+    boundary::own_process();
     INSIDE.fetch_add(1, Ordering::SeqCst);
     OWN.set(OWN.get() + 1);
     let inside = Inside(());
@@ -50,7 +51,7 @@ impl Drop for Inside {
 
 /// Stops everything, and waits no longer than the limit. Whether nothing is inside ONNX Runtime any more.
 fn stop() -> bool {
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + EXIT_TIMEOUT;
     ENDING.store(true, Ordering::SeqCst);
     let mut stopped = OBJECTS.silence_and_destroy_all(deadline);
     while INSIDE.load(Ordering::SeqCst) > OWN.get() {

@@ -7,6 +7,7 @@ use super::boundary::Failure;
 use super::{Alpha, Channels, HostFrames, RowOrder, Sample, Status, Transfer};
 use crate::media::frames::Frames;
 use crate::media::sampling::sample_indices;
+use crate::runtime::gigabytes;
 
 /// A side longer than this is taken for a mistake.
 const MAX_SIDE: u32 = 16384;
@@ -47,6 +48,17 @@ pub struct View {
     sample: Sample,
     premultiplied: bool,
     linear: bool,
+}
+
+/// Memory for so many frames.
+fn room(frames: usize, width: usize, height: usize) -> Result<Vec<u8>, Failure> {
+    let bytes = [frames, width, height, 3].into_iter().fold(1, usize::saturating_mul);
+    let mut data = Vec::new();
+    data.try_reserve_exact(bytes).map_err(|_| {
+        let text = format!("not enough memory for {frames} frames of {width}x{height}, {}", gigabytes(bytes as u64));
+        Failure::new(Status::Failed, text)
+    })?;
+    Ok(data)
 }
 
 fn bad(text: impl Into<String>) -> Failure {
@@ -153,7 +165,7 @@ impl View {
     /// # Safety
     /// The memory must be as described, and `index` below the count.
     pub unsafe fn read(&self, index: usize) -> Result<Frames, Failure> {
-        let mut data = Vec::with_capacity(self.width * self.height * 3);
+        let mut data = room(1, self.width, self.height)?;
         let pixel = self.order.count() * self.sample.size();
         // Then the samples are what is wanted already.
         let plain = matches!(self.sample, Sample::U8) && !self.linear && !(self.premultiplied && pixel == 4);
@@ -176,7 +188,7 @@ impl View {
     /// # Safety
     /// The memory must be as described.
     pub unsafe fn sampled(&self, frames: usize, width: usize, height: usize) -> Result<Frames, Failure> {
-        let mut sampled = Frames { width, height, data: Vec::with_capacity(frames * width * height * 3) };
+        let mut sampled = Frames { width, height, data: room(frames, width, height)? };
         for index in sample_indices(self.count, frames) {
             // SAFETY: the caller's promise; sampled indices are below the count.
             let frame = unsafe { self.read(index) }?;

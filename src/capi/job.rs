@@ -3,9 +3,11 @@
 use std::ffi::c_char;
 use std::time::Duration;
 
-use super::boundary::{Failure, call, call_anywhere, copy_text, give, initialise, pointer, read, sized};
+use super::boundary::{
+    Failure, call, call_anywhere, copy_text, give, give_structure, initialise, pointer, read, sized,
+};
 use super::frames::View;
-use super::settings::settings_of;
+use super::settings::{default_frames, settings_of};
 use super::worker::{self, Job, Work, Worker};
 use super::{
     EngineHandle, HostFrames, HostProgress, HostSettings, JobHandle, JobStage, JobState, MotionHandle, OBJECTS, Status,
@@ -93,7 +95,7 @@ unsafe fn start_with_clip(
     // SAFETY: the caller's promise.
     unsafe {
         let settings = settings_of(&engine, settings)?;
-        let view = View::new(&read(reference, "reference")?)?;
+        let view = View::new(&read(reference, "reference", default_frames())?)?;
         let clip = view.sampled(settings.frames, settings.width, settings.height)?;
         exit::stop_at_exit();
         give(job, "job", OBJECTS.insert(engine.enqueue(work(clip, settings))?))
@@ -111,7 +113,7 @@ pub unsafe extern "C" fn motionclone_progress_init(progress: *mut HostProgress, 
     call_anywhere(|| unsafe { initialise(progress, struct_size, "progress", host_progress(JobState::Queued)) })
 }
 
-/// How a job stands, into a structure that was initialised with motionclone_progress_init. Does not wait: hosts call it
+/// The progress of a job, into a structure that was initialised with motionclone_progress_init. Does not wait: hosts call it
 /// as often as they draw. Any thread.
 ///
 /// INVALID_ARGUMENT: progress is NULL. INVALID_STRUCT_SIZE: it is not initialised. INVALID_HANDLE: job is none.
@@ -120,16 +122,16 @@ pub unsafe extern "C" fn motionclone_job_progress(job: JobHandle, progress: *mut
     // SAFETY: the pointer is as the header says.
     call(|| unsafe {
         sized(progress, "progress")?;
-        let standing = OBJECTS.get::<Job>(job)?.standing();
-        let state = match (&standing.end, &standing.progress) {
+        let status = OBJECTS.get::<Job>(job)?.status();
+        let state = match (&status.end, &status.progress) {
             (None, None) => JobState::Queued,
             (None, Some(_)) => JobState::Running,
             (Some(Ok(())), _) => JobState::Done,
             (Some(Err(failure)), _) if failure.status == Status::Cancelled => JobState::Cancelled,
             (Some(Err(_)), _) => JobState::Failed,
         };
-        let mut host = HostProgress { previews: standing.previews, ..host_progress(state) };
-        if let Some(progress) = standing.progress {
+        let mut host = HostProgress { previews: status.previews, ..host_progress(state) };
+        if let Some(progress) = status.progress {
             let stage = match progress.stage {
                 Stage::Load => JobStage::Load,
                 Stage::Encode => JobStage::Encode,
@@ -141,7 +143,7 @@ pub unsafe extern "C" fn motionclone_job_progress(job: JobHandle, progress: *mut
             host.loss = progress.loss.unwrap_or(f64::NAN);
             host.seconds_left = progress.seconds_left.unwrap_or(f64::NAN);
         }
-        give(progress, "progress", host)
+        give_structure(progress, "progress", host)
     })
 }
 
@@ -185,7 +187,7 @@ pub unsafe extern "C" fn motionclone_job_preview(job: JobHandle, frames: *mut Ho
     // SAFETY: the pointer is as the header says.
     call(|| unsafe {
         sized(frames, "frames")?;
-        let preview = OBJECTS.get::<Job>(job)?.standing().preview;
+        let preview = OBJECTS.get::<Job>(job)?.status().preview;
         give_frames(preview.as_deref(), "preview", frames)
     })
 }
@@ -201,7 +203,7 @@ pub unsafe extern "C" fn motionclone_job_frames(job: JobHandle, frames: *mut Hos
     // SAFETY: the pointer is as the header says.
     call(|| unsafe {
         sized(frames, "frames")?;
-        let result = OBJECTS.get::<Job>(job)?.standing().frames;
+        let result = OBJECTS.get::<Job>(job)?.status().frames;
         give_frames(result.as_deref(), "clip", frames)
     })
 }
@@ -213,14 +215,13 @@ pub unsafe extern "C" fn motionclone_job_frames(job: JobHandle, frames: *mut Hos
 /// `place` must be null or a structure that describes memory to write.
 unsafe fn give_frames(frames: Option<&Frames>, what: &str, place: *mut HostFrames) -> Result<(), Failure> {
     // SAFETY: the caller's promise, here and below.
-    let mut host = unsafe { read(place, "frames") }?;
+    let mut host = unsafe { read(place, "frames", default_frames()) }?;
     let asks_for_size = host.data.is_null() && host.frame_data.is_null();
     let view = if asks_for_size { None } else { Some(View::new(&host)?) };
     let frames = frames.ok_or_else(|| not_ready(what))?;
     let Some(view) = view else {
         (host.count, host.width, host.height) = (small(frames.count()), small(frames.width), small(frames.height));
-        unsafe { place.write(host) };
-        return Ok(());
+        return unsafe { give_structure(place, "frames", host) };
     };
     unsafe { view.write(frames) }
 }
@@ -234,7 +235,7 @@ pub unsafe extern "C" fn motionclone_job_motion(job: JobHandle, motion: *mut Mot
     // SAFETY: the pointer is as the header says.
     call(|| unsafe {
         pointer(motion, "motion")?;
-        let found = OBJECTS.get::<Job>(job)?.standing().motion.ok_or_else(|| not_ready("motion"))?;
+        let found = OBJECTS.get::<Job>(job)?.status().motion.ok_or_else(|| not_ready("motion"))?;
         give(motion, "motion", OBJECTS.insert(found))
     })
 }
@@ -272,7 +273,7 @@ pub unsafe extern "C" fn motionclone_job_error(
     needed: *mut usize,
 ) -> Status {
     call(|| {
-        let end = OBJECTS.get::<Job>(job)?.standing().end;
+        let end = OBJECTS.get::<Job>(job)?.status().end;
         let text = end.and_then(Result::err).map_or(String::new(), |failure| failure.text);
         // SAFETY: the pointers are as the header says.
         unsafe { copy_text(&text, buffer, size, needed) }

@@ -18,6 +18,7 @@ mod handles;
 mod job;
 mod motion;
 mod settings;
+mod structures;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -124,7 +125,7 @@ pub extern "C" fn motionclone_shutdown() -> Status {
             return Ok(());
         }
         worker::may_wait()?;
-        OBJECTS.destroy_all(Instant::now() + engine::PATIENCE);
+        OBJECTS.destroy_all(Instant::now() + engine::STOP_TIMEOUT);
         Ok(())
     })
 }

@@ -3,7 +3,9 @@
 use std::ffi::c_char;
 use std::sync::Arc;
 
-use super::boundary::{Failure, call, call_anywhere, copy_text, give, initialise, path, pointer, sized};
+use super::boundary::{
+    Failure, call, call_anywhere, copy_text, give, give_structure, initialise, path, pointer, sized,
+};
 use super::{HostMotionInfo, MotionHandle, OBJECTS, Status, destroy, small};
 use crate::motion::Motion;
 
@@ -76,7 +78,7 @@ pub unsafe extern "C" fn motionclone_motion_info_get(motion: MotionHandle, info:
             image_count: small(own.control.as_ref().map_or(0, |control| control.frames.len())),
             seed: own.seed,
         };
-        give(info, "info", host)
+        give_structure(info, "info", host)
     })
 }
 

@@ -4,8 +4,8 @@ use std::ptr;
 
 use motionclone_onnx::model::config::ControlKind;
 
-use super::boundary::{Failure, call, call_anywhere, check_size, initialise, pointer, read};
-use super::describe;
+use super::boundary::{Failure, call, call_anywhere, check_size, elements, initialise, pointer, read};
+use super::describe::{self, default_settings};
 use super::frames::View;
 use super::worker::Worker;
 use super::{
@@ -14,15 +14,9 @@ use super::{
 use crate::media::frames::Frames;
 use crate::settings::{Control, Model, Settings};
 
-/// Fills frames with defaults: RGB of 8 bit in sRGB, rows from the top, no gaps, no memory, and no size.
-///
-/// `struct_size` is sizeof(motionclone_frames). Any thread.
-///
-/// INVALID_ARGUMENT: frames is NULL. INVALID_STRUCT_SIZE: struct_size is another one.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn motionclone_frames_init(frames: *mut HostFrames, struct_size: usize) -> Status {
-    let value = HostFrames {
-        struct_size,
+pub(super) fn default_frames() -> HostFrames {
+    HostFrames {
+        struct_size: size_of::<HostFrames>(),
         data: ptr::null_mut(),
         frame_data: ptr::null(),
         row_stride: 0,
@@ -35,9 +29,22 @@ pub unsafe extern "C" fn motionclone_frames_init(frames: *mut HostFrames, struct
         row_order: RowOrder::TopDown as u32,
         alpha: Alpha::Straight as u32,
         transfer: Transfer::Srgb as u32,
-    };
+    }
+}
+
+/// Fills frames with defaults: RGB of 8 bit in sRGB, rows from the top, no gaps, no memory, and no size.
+///
+/// `struct_size` is sizeof(motionclone_frames). Any thread.
+///
+/// INVALID_ARGUMENT: frames is NULL. INVALID_STRUCT_SIZE: struct_size is another one.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn motionclone_frames_init(frames: *mut HostFrames, struct_size: usize) -> Status {
     // SAFETY: the pointer is one to a structure of that size, says the header.
-    call_anywhere(|| unsafe { initialise(frames, struct_size, "frames", value) })
+    call_anywhere(|| unsafe { initialise(frames, struct_size, "frames", default_frames()) })
+}
+
+pub(super) fn default_image() -> HostImage {
+    HostImage { struct_size: size_of::<HostImage>(), pixels: ptr::null(), frame: 0, reserved: 0 }
 }
 
 /// Fills an image with defaults: no pixels, at frame 0.
@@ -47,9 +54,8 @@ pub unsafe extern "C" fn motionclone_frames_init(frames: *mut HostFrames, struct
 /// INVALID_ARGUMENT: image is NULL. INVALID_STRUCT_SIZE: struct_size is another one.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn motionclone_image_init(image: *mut HostImage, struct_size: usize) -> Status {
-    let value = HostImage { struct_size, pixels: ptr::null(), frame: 0, reserved: 0 };
     // SAFETY: the pointer is one to a structure of that size, says the header.
-    call_anywhere(|| unsafe { initialise(image, struct_size, "image", value) })
+    call_anywhere(|| unsafe { initialise(image, struct_size, "image", default_image()) })
 }
 
 /// Fills settings with the defaults of an engine's model; texts are NULL, and there are no images.
@@ -67,11 +73,8 @@ pub unsafe extern "C" fn motionclone_settings_init(
         pointer(settings, "settings")?;
         check_size::<HostSettings>(struct_size, "settings")?;
         let engine = OBJECTS.get::<Worker>(engine)?;
-        let own = Settings::new(&engine.manifest.defaults, "");
-        let mut value = HostSettings { struct_size, ..describe::empty() };
-        describe::give_settings(&mut value, &own);
         // SAFETY: the pointer is one to a structure of that size, says the header.
-        unsafe { initialise(settings, struct_size, "settings", value) }
+        unsafe { initialise(settings, struct_size, "settings", default_settings(&engine)) }
     })
 }
 
@@ -81,7 +84,7 @@ pub unsafe extern "C" fn motionclone_settings_init(
 /// All pointers in the structure must be null or as the header describes them.
 pub(super) unsafe fn settings_of(engine: &Worker, host: *const HostSettings) -> Result<Settings, Failure> {
     // SAFETY: the caller's promise, here and below.
-    let host = unsafe { read(host, "settings") }?;
+    let host = unsafe { read(host, "settings", default_settings(engine)) }?;
     let mut settings = unsafe { describe::take_settings(&host, &Model::from(&engine.manifest)) }?;
     let kind = match host.image_kind {
         0 => ControlKind::Rgb,
@@ -93,12 +96,12 @@ pub(super) unsafe fn settings_of(engine: &Worker, host: *const HostSettings) -> 
         return Err(Failure::new(Status::InvalidInput, message));
     }
     if host.image_count > 0 {
-        pointer(host.images, "images")?;
         let mut images: Vec<(Frames, usize)> = Vec::new();
-        for index in 0..host.image_count as usize {
-            // SAFETY: the array has as many images as its count says.
-            let image = unsafe { read(host.images.add(index), "images") }?;
-            let pixels = View::new(&unsafe { read(image.pixels, "pixels of an image") }?)?;
+        // SAFETY: the array has as many images as its count says.
+        for image in unsafe { elements(host.images.cast_mut(), host.image_count as usize, "images") }? {
+            // SAFETY: as above.
+            let image = unsafe { read(image, "images", default_image()) }?;
+            let pixels = View::new(&unsafe { read(image.pixels, "pixels of an image", default_frames()) }?)?;
             let frame = image.frame as usize;
             if pixels.count() != 1 {
                 let message = format!("the image at frame {frame} has {} frames, not one", pixels.count());

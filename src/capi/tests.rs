@@ -7,12 +7,14 @@ use std::ptr;
 
 use half::f16;
 use motionclone_onnx::checkpoint::{ImportOptions, import};
+use motionclone_onnx::manifest::Manifest;
 
-use super::boundary::call;
-use super::engine::PATIENCE;
+use super::boundary::{Failure, Structure, call, elements, give_structure, initialise, read};
+use super::engine::STOP_TIMEOUT;
 use super::frames::View;
-use super::worker::{Log, Work, Worker};
+use super::worker::{Job, Log, Work, Worker};
 use super::*;
+use crate::bundle::Bundle;
 use crate::engine::{Engine, EngineOptions};
 use crate::media::frames::Frames;
 use crate::runtime::Device;
@@ -29,6 +31,8 @@ const _: motionclone_abi::Functions<Status> = motionclone_abi::Functions {
     device_init: motionclone_device_init,
     devices: motionclone_devices,
     engine_create: motionclone_engine_create,
+    engine_open: motionclone_engine_open,
+    engine_wait: motionclone_engine_wait,
     engine_destroy: motionclone_engine_destroy,
     engine_device: motionclone_engine_device,
     frames_init: motionclone_frames_init,
@@ -78,6 +82,15 @@ fn a_panic_in_a_call_is_an_internal_error() {
     assert_eq!(call(|| Ok(())), Status::Ok);
 }
 
+fn panics_where_prompted(engine: &mut Engine, work: Work, job: &Job, log: &Log) -> Result<(), Failure> {
+    if let Work::Extract(_, settings) = &work
+        && settings.prompt == "panic"
+    {
+        panic!("planted by a test");
+    }
+    worker::take(engine, work, job, log)
+}
+
 #[test]
 fn an_engine_works_on_after_a_panic_in_a_job() {
     let folder = tempfile::tempdir().unwrap();
@@ -91,18 +104,21 @@ fn an_engine_works_on_after_a_panic_in_a_job() {
     };
     import(&options, &mut |_| ControlFlow::Continue(())).unwrap();
     let own = EngineOptions { device: Device::Cpu, ..Default::default() };
-    let engine = Engine::open(&options.out, &own).unwrap();
-    let settings = Settings { width: 64, height: 64, frames: 2, ..Settings::new(&engine.manifest().defaults, "") };
+    let bundle = Bundle::open(&options.out).unwrap();
+    let settings = Settings { width: 64, height: 64, frames: 2, ..Settings::new(&bundle.manifest.defaults, "") };
     let settings = Settings { top_k: 1, ..settings };
-    let worker = Worker::start(engine, Log::new(None, ptr::null_mut())).unwrap();
-    let failure = worker.enqueue(Work::Panic).unwrap().wait(None).unwrap().unwrap_err();
+    let open = move |_: &Log| Ok(Engine::with_bundle(bundle, &own)?);
+    let manifest = Manifest::read(&options.out).unwrap();
+    let worker = Worker::start_with(manifest, Log::new(None, ptr::null_mut()), open, panics_where_prompted).unwrap();
+    let clip = Frames { width: 64, height: 64, data: (0..2 * 64 * 64 * 3).map(|i| (i % 251) as u8).collect() };
+    let prompted = Settings { prompt: "panic".into(), ..settings.clone() };
+    let failure = worker.enqueue(Work::Extract(clip.clone(), prompted)).unwrap().wait(None).unwrap().unwrap_err();
     assert_eq!(failure.status, Status::Internal);
     assert_eq!(failure.text, "a bug in motionclone: planted by a test");
-    let clip = Frames { width: 64, height: 64, data: (0..2 * 64 * 64 * 3).map(|i| (i % 251) as u8).collect() };
     let job = worker.enqueue(Work::Extract(clip, settings)).unwrap();
     job.wait(None).unwrap().unwrap();
-    assert!(job.standing().motion.is_some());
-    assert!(worker.stop(Instant::now() + PATIENCE));
+    assert!(job.status().motion.is_some());
+    assert!(worker.stop(Instant::now() + STOP_TIMEOUT));
 }
 
 /// Every value of a byte in every channel.
@@ -180,4 +196,48 @@ fn pixels_mean_what_they_say() {
     let half = HostFrames { sample: Sample::F16 as u32, ..rgba };
     let halves: Vec<u8> = [0.5, 1.0, 0.0, 1.0].iter().flat_map(|v| f16::from_f32(*v).to_ne_bytes()).collect();
     assert_eq!(read(&half, &halves), [128, 255, 0]);
+}
+
+/// What a structure looks like when a later version has added fields.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Grown {
+    struct_size: usize,
+    first: u64,
+    added: u64,
+}
+
+// SAFETY: it begins with its size and holds numbers.
+unsafe impl Structure for Grown {
+    const FIRST: usize = 16;
+}
+
+#[test]
+fn structures_of_older_hosts_are_taken_as_far_as_they_go() {
+    let defaults = Grown { struct_size: 24, first: 1, added: 2 };
+    // An array of three of the first version, with something of the host's behind it.
+    let mut memory: [u64; 7] = [16, 10, 16, 11, 16, 12, 0x5a5a];
+    let array = memory.as_mut_ptr().cast::<Grown>();
+    // SAFETY: the memory is as described, here and below.
+    unsafe {
+        for (index, element) in elements(array, 3, "grown").unwrap().into_iter().enumerate() {
+            let read = read(element, "grown", defaults).unwrap();
+            assert_eq!(read, Grown { struct_size: 16, first: 10 + index as u64, added: 2 });
+            give_structure(element, "grown", Grown { first: 20 + index as u64, ..defaults }).unwrap();
+        }
+        assert_eq!(memory, [16, 20, 16, 21, 16, 22, 0x5a5a]);
+        initialise(memory.as_mut_ptr().add(4).cast(), 16, "grown", defaults).unwrap();
+        assert_eq!(memory, [16, 20, 16, 21, 16, 1, 0x5a5a]);
+        let mut whole = Grown { struct_size: 24, first: 3, added: 4 };
+        assert_eq!(read(&whole, "grown", defaults).unwrap(), whole);
+        for (size, why) in [(32, "later version"), (8, "_init"), (0, "_init"), (20, "_init")] {
+            whole.struct_size = size;
+            let refused = read(&whole, "grown", defaults).unwrap_err();
+            assert_eq!(refused.status, Status::InvalidStructSize);
+            assert!(refused.text.contains(why) && refused.text.contains(&size.to_string()), "{}", refused.text);
+        }
+        memory[2] = 24;
+        let refused = elements(memory.as_mut_ptr().cast::<Grown>(), 3, "grown").unwrap_err();
+        assert_eq!(refused.status, Status::InvalidStructSize);
+    }
 }

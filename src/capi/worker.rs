@@ -56,14 +56,11 @@ pub enum Work {
     CloneClip(Frames, Settings),
     /// Clone a motion that is at hand.
     CloneMotion(Arc<Motion>, Settings),
-    /// Fail as no job should.
-    #[cfg(test)]
-    Panic,
 }
 
-/// How a job stands.
+/// A job's status.
 #[derive(Clone)]
-pub struct Standing {
+pub struct JobStatus {
     /// `None` until a worker takes the job.
     pub progress: Option<Progress>,
     /// How many previews there have been.
@@ -71,7 +68,7 @@ pub struct Standing {
     pub preview: Option<Arc<Frames>>,
     pub motion: Option<Arc<Motion>>,
     pub frames: Option<Arc<Frames>>,
-    /// How it ended, once it has.
+    /// The result, once it has ended.
     pub end: Option<Result<(), Failure>>,
 }
 
@@ -79,23 +76,23 @@ pub struct Standing {
 pub struct Job {
     cancel: Cancel,
     work: Mutex<Option<Work>>,
-    standing: Mutex<Standing>,
+    status: Mutex<JobStatus>,
     ended: Condvar,
 }
 
 impl Job {
     fn new(work: Work) -> Self {
-        let standing = Standing { progress: None, previews: 0, preview: None, motion: None, frames: None, end: None };
+        let status = JobStatus { progress: None, previews: 0, preview: None, motion: None, frames: None, end: None };
         Self {
             cancel: Cancel::default(),
             work: Mutex::new(Some(work)),
-            standing: Mutex::new(standing),
+            status: Mutex::new(status),
             ended: Condvar::new(),
         }
     }
 
-    pub fn standing(&self) -> Standing {
-        lock(&self.standing).clone()
+    pub fn status(&self) -> JobStatus {
+        lock(&self.status).clone()
     }
 
     /// Asks for the end. A job that has not begun ends here, one that runs ends on its worker, within a step.
@@ -109,32 +106,32 @@ impl Job {
     /// Waits for the end, without a limit when none is given. `None` when the time is over.
     pub fn wait(&self, limit: Option<Duration>) -> Option<Result<(), Failure>> {
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
-        let mut standing = lock(&self.standing);
+        let mut status = lock(&self.status);
         loop {
-            if let Some(end) = &standing.end {
+            if let Some(end) = &status.end {
                 return Some(end.clone());
             }
-            standing = match deadline {
-                None => self.ended.wait(standing).unwrap_or_else(PoisonError::into_inner),
+            status = match deadline {
+                None => self.ended.wait(status).unwrap_or_else(PoisonError::into_inner),
                 Some(deadline) => {
                     let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
-                    self.ended.wait_timeout(standing, left).unwrap_or_else(PoisonError::into_inner).0
+                    self.ended.wait_timeout(status, left).unwrap_or_else(PoisonError::into_inner).0
                 }
             };
         }
     }
 
     fn report(&self, mut progress: Progress) {
-        let mut standing = lock(&self.standing);
+        let mut status = lock(&self.status);
         if let Some(preview) = progress.preview.take() {
-            standing.preview = Some(Arc::new(preview));
-            standing.previews = standing.previews.saturating_add(1);
+            status.preview = Some(Arc::new(preview));
+            status.previews = status.previews.saturating_add(1);
         }
-        standing.progress = Some(progress);
+        status.progress = Some(progress);
     }
 
     fn finish(&self, end: Result<(), Failure>) {
-        lock(&self.standing).end.get_or_insert(end);
+        lock(&self.status).end.get_or_insert(end);
         self.ended.notify_all();
     }
 }
@@ -143,8 +140,6 @@ impl Job {
 pub struct Worker {
     /// What the bundle holds.
     pub manifest: Manifest,
-    /// Where it computes.
-    pub device: Device,
     queue: Arc<Queue>,
     log: Arc<Log>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -161,6 +156,8 @@ struct QueueState {
     waiting: VecDeque<Arc<Job>>,
     running: Option<Arc<Job>>,
     closed: bool,
+    /// Where the engine computes, or why it cannot, once that is known.
+    opened: Option<Result<Device, Failure>>,
     /// Whether the engine's thread has let go of the engine.
     ended: bool,
 }
@@ -180,7 +177,28 @@ impl Queue {
             state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
+
+    /// Waits until the state tells what is asked, without a limit when no deadline is given. `None` when the time is
+    /// over.
+    fn wait_for<T>(&self, deadline: Option<Instant>, ask: impl Fn(&QueueState) -> Option<T>) -> Option<T> {
+        let mut state = lock(&self.state);
+        loop {
+            if let Some(answer) = ask(&state) {
+                return Some(answer);
+            }
+            state = match deadline {
+                None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
+                    self.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
 }
+
+/// Does a job's work.
+pub type Take = fn(&mut Engine, Work, &Job, &Log) -> Result<(), Failure>;
 
 thread_local! {
     static IS_WORKER: Cell<bool> = const { Cell::new(false) };
@@ -198,16 +216,40 @@ pub fn may_wait() -> Result<(), Failure> {
 }
 
 impl Worker {
-    /// Gives an engine its thread.
-    pub fn start(engine: Engine, log: Log) -> Result<Self, Failure> {
-        let (manifest, device) = (engine.manifest().clone(), engine.device());
+    /// Starts an engine's thread, which opens the engine and then takes jobs.
+    pub fn start(
+        manifest: Manifest,
+        log: Log,
+        open: impl FnOnce(&Log) -> Result<Engine, Failure> + Send + 'static,
+    ) -> Result<Self, Failure> {
+        Self::start_with(manifest, log, open, take)
+    }
+
+    /// The same with another way to do jobs.
+    pub fn start_with(
+        manifest: Manifest,
+        log: Log,
+        open: impl FnOnce(&Log) -> Result<Engine, Failure> + Send + 'static,
+        take: Take,
+    ) -> Result<Self, Failure> {
         let (queue, log) = (Arc::new(Queue::default()), Arc::new(log));
         let (jobs, own_log) = (queue.clone(), log.clone());
         let thread = Builder::new()
             .name("motionclone".into())
-            .spawn(move || run(engine, &jobs, &own_log))
+            .spawn(move || run(open, &jobs, &own_log, take))
             .map_err(|e| Failure::new(Status::Failed, format!("no thread for the engine: {e}")))?;
-        Ok(Self { manifest, device, queue, log, thread: Mutex::new(Some(thread)) })
+        Ok(Self { manifest, queue, log, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Where the engine computes, or why it cannot. `None` while it is being opened.
+    pub fn opened(&self) -> Option<Result<Device, Failure>> {
+        lock(&self.queue.state).opened.clone()
+    }
+
+    /// Waits until the engine is open or cannot be, without a limit when none is given. `None` when the time is over.
+    pub fn wait(&self, limit: Option<Duration>) -> Option<Result<Device, Failure>> {
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        self.queue.wait_for(deadline, |state| state.opened.clone())
     }
 
     /// Puts a job behind those that wait.
@@ -218,7 +260,7 @@ impl Worker {
             return Err(Failure::new(Status::InvalidHandle, "the engine is being destroyed"));
         }
         // Jobs that were cancelled while they waited are of no more interest.
-        state.waiting.retain(|job| lock(&job.standing).end.is_none());
+        state.waiting.retain(|job| lock(&job.status).end.is_none());
         state.waiting.push_back(job.clone());
         drop(state);
         self.queue.wake.notify_all();
@@ -250,16 +292,10 @@ impl Worker {
             // The engine's thread itself ends the process, in a log function, where it is not inside a network.
             return true;
         }
-        let mut state = lock(&self.queue.state);
-        while !state.ended {
-            let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else {
-                drop(state);
-                self.silence();
-                return false;
-            };
-            state = self.queue.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        if self.queue.wait_for(Some(deadline), |state| state.ended.then_some(())).is_none() {
+            self.silence();
+            return false;
         }
-        drop(state);
         // A panic of the thread has nothing left to spoil.
         let _ = thread.join();
         true
@@ -276,17 +312,39 @@ impl Drop for Ended<'_> {
     }
 }
 
-fn run(engine: Engine, queue: &Queue, log: &Log) {
+fn run(open: impl FnOnce(&Log) -> Result<Engine, Failure>, queue: &Queue, log: &Log, take: Take) {
     let _ended = Ended(queue);
-    // Dropped before.
-    let mut engine = engine;
     let _host = HostEnvironment::leave();
     IS_WORKER.set(true);
+    let unless_closed = || {
+        let closed = lock(&queue.state).closed;
+        if closed {
+            Err(Failure::new(Status::Cancelled, "the engine was destroyed while it was opened"))
+        } else {
+            open(log)
+        }
+    };
+    let mut engine =
+        catch_unwind(AssertUnwindSafe(unless_closed)).unwrap_or_else(|panic| Err(Failure::panicked(panic.as_ref())));
+    if let Err(failure) = &engine
+        && failure.status != Status::Cancelled
+    {
+        log.say(LogLevel::Error, &failure.text);
+    }
+    lock(&queue.state).opened = Some(engine.as_ref().map(Engine::device).map_err(Failure::clone));
+    queue.wake.notify_all();
     while let Some(job) = queue.next() {
         let Some(work) = lock(&job.work).take() else { continue };
+        let engine = match &mut engine {
+            Ok(engine) => engine,
+            Err(failure) => {
+                job.finish(Err(failure.clone()));
+                continue;
+            }
+        };
         job.report(Progress { stage: Stage::Load, step: 0, total: 0, loss: None, seconds_left: None, preview: None });
         // The networks are whole at any time, so a panic leaves the engine usable; what it was doing is forgotten.
-        let end = catch_unwind(AssertUnwindSafe(|| take(&mut engine, work, &job, log)));
+        let end = catch_unwind(AssertUnwindSafe(|| take(engine, work, &job, log)));
         let end = match end {
             Ok(result) => result,
             Err(panic) => {
@@ -303,7 +361,8 @@ fn run(engine: Engine, queue: &Queue, log: &Log) {
     }
 }
 
-fn take(engine: &mut Engine, work: Work, job: &Job, log: &Log) -> Result<(), Failure> {
+/// Does a job's work with the networks.
+pub fn take(engine: &mut Engine, work: Work, job: &Job, log: &Log) -> Result<(), Failure> {
     let mut watch = |event| match event {
         Event::Progress(progress) => job.report(progress),
         Event::Warning(text) => log.say(LogLevel::Warning, &text),
@@ -312,7 +371,7 @@ fn take(engine: &mut Engine, work: Work, job: &Job, log: &Log) -> Result<(), Fai
     let (motion, settings) = match work {
         Work::Extract(clip, settings) => {
             let motion = engine.extract(&clip, &settings, &mut watch, &job.cancel)?;
-            lock(&job.standing).motion = Some(Arc::new(motion));
+            lock(&job.status).motion = Some(Arc::new(motion));
             return Ok(());
         }
         Work::CloneClip(clip, settings) => {
@@ -320,11 +379,9 @@ fn take(engine: &mut Engine, work: Work, job: &Job, log: &Log) -> Result<(), Fai
             (Arc::new(motion), settings)
         }
         Work::CloneMotion(motion, settings) => (motion, settings),
-        #[cfg(test)]
-        Work::Panic => panic!("planted by a test"),
     };
-    lock(&job.standing).motion = Some(motion.clone());
+    lock(&job.status).motion = Some(motion.clone());
     let frames = engine.clone_motion(&motion, &settings, &mut watch, &job.cancel)?;
-    lock(&job.standing).frames = Some(Arc::new(frames));
+    lock(&job.status).frames = Some(Arc::new(frames));
     Ok(())
 }

@@ -31,10 +31,15 @@ impl Runtime {
     /// # Errors
     /// When no library is found, it cannot be loaded, or it is too old.
     pub fn load(library: Option<&Path>) -> Result<&'static Self> {
-        RUNTIME.get_or_try_init(|| Self::load_first(library))
+        Self::load_then(library, || ())
     }
 
-    fn load_first(library: Option<&Path>) -> Result<Self> {
+    /// The same; `loaded` is called when the file has been loaded, before anything in it runs.
+    pub(crate) fn load_then(library: Option<&Path>, loaded: impl FnOnce()) -> Result<&'static Self> {
+        RUNTIME.get_or_try_init(|| Self::load_first(library, loaded))
+    }
+
+    fn load_first(library: Option<&Path>, loaded: impl FnOnce()) -> Result<Self> {
         let library = find_library(library)?;
         let failed =
             |e: &dyn std::fmt::Display| Error::input(format!("cannot load ONNX Runtime: {e}")).with_path(&library);
@@ -42,6 +47,7 @@ impl Runtime {
         let _off = TelemetryOff::new();
         let environment = ort::init_from(&library).map_err(|e| failed(&e))?;
         statics::keep(&library);
+        loaded();
         let pool = GlobalThreadPoolOptions::default().with_spin_control(false).map_err(|e| failed(&e))?;
         let environment = environment
             .with_name("motionclone")

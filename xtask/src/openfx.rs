@@ -189,7 +189,7 @@ fn headers() -> Result<PathBuf> {
     Ok(Path::new(manifest).with_file_name("openfx/include"))
 }
 
-/// A host that makes a clip with the plugin, for those who watch it; [`test`] has built it.
+/// A host that makes a clip with the plugin, for those who watch it; the tests have built it.
 pub fn clone_command(tools: &Tools, model: &Path, work: &Path) -> Result<Command> {
     let built = target().join("motionclone/openfx");
     let out = work.join("openfx");

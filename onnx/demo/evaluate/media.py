@@ -34,5 +34,7 @@ def write_sheet(path, rows, columns=(0, 3, 6, 9, 12, 15)):
         strip = np.full((18, line.shape[1], 3), 255, np.uint8)
         cv2.putText(strip, title, (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
         lines += [strip, line]
+    width = max(line.shape[1] for line in lines)
+    lines = [np.pad(line, ((0, 0), (0, width - line.shape[1]), (0, 0)), constant_values=255) for line in lines]
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), np.concatenate(lines)[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])

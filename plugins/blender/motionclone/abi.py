@@ -252,6 +252,8 @@ FUNCTIONS = {
     "motionclone_engine_options_init": (c.c_uint32, [c.POINTER(EngineOptions), c.c_size_t]),
     "motionclone_device_init": (c.c_uint32, [c.POINTER(Device), c.c_size_t]),
     "motionclone_devices": (c.c_uint32, [c.c_char_p, c.POINTER(Device), c.c_size_t, c.POINTER(c.c_size_t)]),
+    "motionclone_engine_open": (c.c_uint32, [c.c_char_p, c.POINTER(EngineOptions), c.POINTER(Engine)]),
+    "motionclone_engine_wait": (c.c_uint32, [Engine, c.c_int64]),
     "motionclone_engine_create": (c.c_uint32, [c.c_char_p, c.POINTER(EngineOptions), c.POINTER(Engine)]),
     "motionclone_engine_destroy": (c.c_uint32, [c.POINTER(Engine)]),
     "motionclone_engine_device": (c.c_uint32, [Engine, c.POINTER(Device)]),

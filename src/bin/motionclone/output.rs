@@ -32,6 +32,10 @@ enum Format {
     Folder,
 }
 
+/// What the system says through ffmpeg when a place refuses a file; anything else is the encoder's fault.
+const OF_THE_PLACE: [&str; 6] =
+    ["No space left", "File too large", "quota", "Permission denied", "Read-only file system", "not permitted"];
+
 /// The size and rate of a clip that will be written.
 #[derive(Debug, Clone, Copy)]
 pub struct ClipShape {
@@ -175,7 +179,12 @@ impl Output {
         if !well || complaint.is_some() || !unfinished.path().is_file() {
             let complaint = complaint.unwrap_or_else(|| "ffmpeg ended early and gave no reason".into());
             // "Error writing trailer of file:…: No space left on device": only the end tells the user something.
-            return Err(cannot_write(&self.path, complaint.rsplit(": ").next().unwrap_or(&complaint)));
+            let reason = complaint.rsplit(": ").next().unwrap_or(&complaint);
+            let of_the_place = OF_THE_PLACE.iter().any(|words| reason.contains(words));
+            return Err(match of_the_place {
+                true => cannot_write(&self.path, reason),
+                false => Error::failure(format!("cannot be written: {reason}")).with_path(&self.path),
+            });
         }
         Ok(unfinished)
     }
@@ -185,6 +194,9 @@ impl Output {
         let ClipShape { width, height, fps, .. } = *shape;
         let frames = Frames { width, height, data: vec![128; width * height * 3 * 2] };
         let Err(error) = self.encode(ffmpeg, &frames, fps, &Cancel::default()) else { return Ok(()) };
+        if error.is_input() {
+            return Err(error);
+        }
         let there = encoders(ffmpeg);
         let can_write = |format: &&Format| there.iter().any(|name| name == format.encoder());
         let others: Vec<&str> =
@@ -365,15 +377,13 @@ fn png(data: &[u8], width: usize, height: usize) -> Result<Vec<u8>> {
     Ok(file.into_inner())
 }
 
-/// The user named the place, so what it refuses is the user's to change, a full disk too; an encoder that fails is not.
+/// The user named the place, so what it refuses is the user's to change, a full disk too.
 fn cannot_write(path: &Path, reason: impl std::fmt::Display) -> Error {
-    const OF_THE_ENCODER: [&str; 3] = ["Invalid", "Generic error", "gave no reason"];
     let reason = reason.to_string();
-    let of_the_encoder = OF_THE_ENCODER.iter().any(|words| reason.contains(words));
-    let reason = if reason.starts_with("No space left") { "the disk is full" } else { &reason };
-    let message = format!("cannot be written: {reason}");
-    let error = if of_the_encoder { Error::failure(message) } else { Error::input(message) };
-    error.with_path(path)
+    // "Read-only file system (os error 30) at path …": numbers and hidden names help nobody.
+    let reason = reason.split(" (os error").next().unwrap_or(&reason);
+    let reason = if reason.starts_with("No space left") { "the disk is full" } else { reason };
+    Error::input(format!("cannot be written: {reason}")).with_path(path)
 }
 
 #[cfg(test)]
