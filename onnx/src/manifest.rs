@@ -16,7 +16,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::config::{ControlConfig, ControlKind, TextConfig, UnetConfig, VaeConfig};
+use crate::model::config::{ControlConfig, ControlKind, MotionConfig, TextConfig, UnetConfig, VaeConfig};
 use crate::unfinished::Unfinished;
 use crate::{Error, Result};
 
@@ -72,6 +72,9 @@ pub struct Source {
     /// Merge strength, for LoRAs and adapters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale: Option<f32>,
+    /// The networks that were taken from it, of an image model: `unet`, `vae`, `text_encoder`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<String>,
 }
 
 /// How β grows over the training steps.
@@ -223,6 +226,16 @@ impl Manifest {
             return Err(Error::input(format!("motion_share of {} is {share}; 0 to 1 is allowed", kind.name())));
         }
         self.controls.values().try_for_each(ControlConfig::check)
+    }
+
+    /// The motion modules' architecture.
+    ///
+    /// # Errors
+    /// When there are none: a bundle of an image model alone makes no clips.
+    pub fn motion(&self) -> Result<&MotionConfig> {
+        self.unet.motion.as_ref().ok_or_else(|| {
+            Error::input(format!("'{}' has no motion module: import the model again with --motion-module", self.name))
+        })
     }
 
     /// Writes `manifest.json` into a bundle's folder, beside and then renamed.

@@ -31,6 +31,7 @@ pub struct WeightInfo {
 pub struct WeightIndex {
     path: PathBuf,
     tensors: HashMap<String, WeightInfo>,
+    metadata: HashMap<String, String>,
 }
 
 impl WeightIndex {
@@ -73,12 +74,18 @@ impl WeightIndex {
                 },
             );
         }
-        Ok(Self { path: path.into(), tensors })
+        let metadata = metadata.metadata().clone().unwrap_or_default();
+        Ok(Self { path: path.into(), tensors, metadata })
     }
 
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What the file says of itself, by keys (`__metadata__`).
+    pub fn metadata(&self) -> &HashMap<String, String> {
+        &self.metadata
     }
 
     /// A tensor's entry, if it is there.

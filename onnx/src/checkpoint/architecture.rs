@@ -204,7 +204,7 @@ pub fn motion(
 pub fn position_table(set: &TensorSet) -> Result<Option<usize>> {
     let mut lengths = set
         .names()
-        .filter(|name| name.ends_with("pos_encoder.pe"))
+        .filter(|name| name.ends_with("pos_encoder.pe") || name.ends_with("pos_embed.pe"))
         .filter_map(|name| set.get(name)?.shape.get(1).copied());
     let Some(first) = lengths.next() else { return Ok(None) };
     match lengths.find(|length| *length != first) {

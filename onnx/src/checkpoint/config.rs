@@ -69,6 +69,21 @@ pub struct TextFile {
     pub hidden_act: Option<String>,
 }
 
+/// `scheduler/scheduler_config.json`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct SchedulerFile {
+    /// The network's output: the noise (`epsilon`) or another.
+    pub prediction_type: Option<String>,
+    /// Whether β are rescaled so that the last step is noise alone.
+    pub rescale_betas_zero_snr: Option<bool>,
+    /// β step by step.
+    pub trained_betas: Option<Vec<f64>>,
+    /// First and last β, training steps and the way between. Motion modules are trained with a way of their own.
+    #[serde(flatten)]
+    pub schedule: ScheduleFile,
+}
+
 /// AnimateDiff's model config.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -253,6 +268,50 @@ impl MotionFile {
         }
         Ok(())
     }
+}
+
+impl SchedulerFile {
+    /// Refuses what the sampler does not compute: only noise is predicted, over the bundle's schedule.
+    ///
+    /// # Errors
+    /// When the model was trained for another prediction or other β.
+    pub fn check(&self, wanted: &ScheduleConfig, path: &Path) -> Result<()> {
+        match self.prediction_type.as_deref() {
+            None | Some("epsilon") => {}
+            Some(other) => return Err(other_prediction(other, path)),
+        }
+        // Refuses another kind of schedule, too.
+        let told = self.schedule.schedule(path)?;
+        let (steps, betas) = (told.train_steps, (told.beta_start, told.beta_end));
+        let differs = |told: Option<f64>, wanted: f64| told.is_some_and(|told| (told - wanted).abs() > 1e-9);
+        let other = differs(self.schedule.beta_start, wanted.beta_start)
+            || differs(self.schedule.beta_end, wanted.beta_end)
+            || self.schedule.num_train_timesteps.is_some_and(|steps| steps != wanted.train_steps);
+        let message = if self.rescale_betas_zero_snr == Some(true) {
+            "rescale_betas_zero_snr: the model was trained down to noise alone (zero terminal SNR), which is not supported"
+                .to_string()
+        } else if self.trained_betas.is_some() {
+            "trained_betas: a schedule given step by step is not supported".to_string()
+        } else if other {
+            format!(
+                "the model was trained with betas from {} to {} over {steps} steps, the bundle's go from {} to {} over {}; \
+                 say which are right with --model-config (noise_scheduler_kwargs)",
+                betas.0, betas.1, wanted.beta_start, wanted.beta_end, wanted.train_steps
+            )
+        } else {
+            return Ok(());
+        };
+        Err(Error::input(message).with_path(path))
+    }
+}
+
+/// The refusal of a model that predicts something other than the noise.
+pub fn other_prediction(what: &str, path: &Path) -> Error {
+    Error::input(format!(
+        "the model's prediction type is {what}; only models that predict the noise (epsilon) are supported: with another, \
+         the clip would be damaged"
+    ))
+    .with_path(path)
 }
 
 impl ScheduleFile {

@@ -3,10 +3,11 @@
 
 use std::rc::Rc;
 
-use super::names::{Named, Tensors, insert, is_other_half_of_clip, vae_attention, wanted};
+use super::names::{Named, Tensors, insert, is_other_half_of_clip, of_network, strip, vae_attention, wanted};
 use super::reader::TensorSet;
 use crate::{Error, Result};
 
+const AVERAGES: &str = "model_ema.diffusion_model";
 const UNET: &str = "model.diffusion_model.";
 const VAE: &str = "first_stage_model.";
 const TEXT: &str = "cond_stage_model.transformer.";
@@ -22,15 +23,29 @@ pub fn tensors(set: &Rc<TensorSet>) -> Result<Tensors> {
         ))
         .with_path(set.path()));
     }
+    if let Some(network) = alone(set) {
+        return of_network(set, network);
+    }
     let layers = unet_layers(set);
-    let levels = vae_levels(set);
+    // A VAE in a file of its own has its names without a prefix.
+    let vae_prefix = if has(set, "decoder.up.0.block.") { "" } else { VAE };
+    let levels = vae_levels(set, vae_prefix);
     let mut tensors = Tensors::new();
     let mut unexpected = Vec::new();
+    if averages_only(set) {
+        for (source, name) in set.names().filter_map(|name| Some((name, strip(name).strip_prefix(AVERAGES)?))) {
+            let Some(tensor) = set.get(source) else { continue };
+            match unet(&dotted(name), layers) {
+                Some(name) => insert(&mut tensors, format!("unet.{name}"), Named::new(set, source, tensor))?,
+                None => unexpected.push(source),
+            }
+        }
+    }
     for (name, source, tensor) in wanted(set) {
         let mut named = Named::new(set, source, tensor);
         let target = if let Some(name) = name.strip_prefix(UNET) {
             unet(name, layers).map(|n| format!("unet.{n}"))
-        } else if let Some(name) = name.strip_prefix(VAE) {
+        } else if let Some(name) = name.strip_prefix(vae_prefix) {
             vae(name, levels).map(|n| format!("vae.{}", vae_attention(&n, &mut named)))
         } else if let Some(name) = name.strip_prefix(TEXT) {
             if is_other_half_of_clip(name) {
@@ -49,8 +64,9 @@ pub fn tensors(set: &Rc<TensorSet>) -> Result<Tensors> {
     }
     if tensors.is_empty() {
         return Err(Error::input(format!(
-            "this is no Stable Diffusion checkpoint: none of its {} tensors belongs to a UNet, VAE or text encoder \
+            "this is no Stable Diffusion checkpoint but {}: none of its {} tensors belongs to a UNet, VAE or text encoder \
              (the first is '{}')",
+            guess(set),
             unexpected.len(),
             unexpected.first().copied().unwrap_or_default()
         ))
@@ -58,6 +74,90 @@ pub fn tensors(set: &Rc<TensorSet>) -> Result<Tensors> {
     }
     super::expected::none_unexpected(&unexpected, set.path())?;
     Ok(tensors)
+}
+
+/// Whether a file has its UNet as moving averages alone.
+pub fn averages_only(set: &TensorSet) -> bool {
+    has(set, AVERAGES) && !has(set, UNET)
+}
+
+fn has(set: &TensorSet, prefix: &str) -> bool {
+    set.names().any(|name| strip(name).starts_with(prefix))
+}
+
+/// The network that a file holds alone, with diffusers' names.
+fn alone(set: &TensorSet) -> Option<&'static str> {
+    const MARKS: [(&str, &str); 3] = [
+        ("decoder.up_blocks.0.resnets.", "vae"),
+        ("up_blocks.0.resnets.", "unet"),
+        ("text_model.encoder.layers.", "text_encoder"),
+    ];
+    MARKS.iter().find(|(mark, _)| has(set, mark)).map(|(_, network)| *network)
+}
+
+/// A guess at what a file is that is no model of images.
+fn guess(set: &TensorSet) -> &'static str {
+    const KINDS: [(&str, &str); 10] = [
+        (".motion_modules.", "a motion module, which is given with --motion-module"),
+        ("lora_", "a LoRA, which is given with --lora"),
+        (".lora", "a LoRA, which is given with --lora"),
+        (".hada_", "a LoHa, which is given with --lora"),
+        (".lokr_", "a LoKr, which is given with --lora"),
+        ("controlnet_cond_embedding.", "a SparseCtrl or ControlNet"),
+        ("control_model.", "a ControlNet, which is not supported"),
+        ("emb_params", "a textual inversion, which is not supported"),
+        ("string_to_param", "a textual inversion, which is not supported"),
+        ("ip_adapter.", "an IP-Adapter, which is not supported"),
+    ];
+    let found = KINDS.iter().find(|(mark, _)| set.names().any(|name| name.contains(mark)));
+    found.map_or("something unknown", |(_, kind)| kind)
+}
+
+/// The name of a moving average, which lost its dots: `input_blocks10in_layers0weight` is `input_blocks.1.0.in_layers.0.weight`.
+fn dotted(name: &str) -> String {
+    // The longer of two that begin alike first.
+    const WORDS: [&str; 27] = [
+        "input_blocks",
+        "output_blocks",
+        "middle_block",
+        "time_embed",
+        "in_layers",
+        "emb_layers",
+        "out_layers",
+        "skip_connection",
+        "transformer_blocks",
+        "proj_in",
+        "proj_out",
+        "proj",
+        "attn1",
+        "attn2",
+        "to_out",
+        "to_q",
+        "to_k",
+        "to_v",
+        "norm1",
+        "norm2",
+        "norm3",
+        "norm",
+        "net",
+        "ff",
+        "conv",
+        "out",
+        "op",
+    ];
+    let mut parts: Vec<&str> = Vec::new();
+    let mut rest = name;
+    while !rest.is_empty() {
+        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let word = WORDS.iter().find(|word| rest.starts_with(**word)).map(|word| word.len());
+        // The number of a block and that of its part, which has one digit, are one run.
+        let numbered = digits > 1 && parts.last().is_some_and(|last| last.ends_with("put_blocks"));
+        let length = if numbered { digits - 1 } else { digits.max(word.unwrap_or(0)) };
+        let (part, after) = rest.split_at(if length == 0 { rest.len() } else { length });
+        parts.push(part);
+        rest = after;
+    }
+    parts.join(".")
 }
 
 /// What a checkpoint is, when its names show that it is of another architecture.
@@ -74,29 +174,37 @@ pub fn other_architecture(set: &TensorSet) -> Option<&'static str> {
         ("single_transformer_blocks.", "Flux"),
     ];
     set.names().find_map(|name| {
-        let name = super::names::strip(name);
+        let name = strip(name);
         MARKS.iter().find(|(prefix, _)| name.starts_with(prefix)).map(|(_, what)| *what)
     })
 }
 
 /// Residual blocks a level: a level ends with a downsampler, and block 0 is the first convolution.
 fn unet_layers(set: &TensorSet) -> usize {
-    numbers(set, &format!("{UNET}input_blocks."), ".0.op.").min().map_or(2, |first| first.saturating_sub(1).max(1))
+    let averages = set.names().filter_map(|name| {
+        let name = dotted(strip(name).strip_prefix(AVERAGES)?);
+        name.strip_prefix("input_blocks.")?.strip_suffix(".0.op.weight")?.parse().ok()
+    });
+    numbers(set, &format!("{UNET}input_blocks."), ".0.op.")
+        .chain(averages)
+        .min()
+        .map_or(2, |first| first.saturating_sub(1).max(1))
 }
 
-fn vae_levels(set: &TensorSet) -> usize {
-    numbers(set, &format!("{VAE}decoder.up."), ".block.").max().map_or(0, |last| last.saturating_add(1))
+fn vae_levels(set: &TensorSet, prefix: &str) -> usize {
+    numbers(set, &format!("{prefix}decoder.up."), ".block.").max().map_or(0, |last| last.saturating_add(1))
 }
 
 /// The numbers N of the names `prefix N infix…`.
 fn numbers<'a>(set: &'a TensorSet, prefix: &'a str, infix: &'a str) -> impl Iterator<Item = usize> + 'a {
     set.names().filter_map(move |name| {
-        let (number, rest) = super::names::strip(name).strip_prefix(prefix)?.split_once('.')?;
+        let (number, rest) = strip(name).strip_prefix(prefix)?.split_once('.')?;
         if rest.starts_with(&infix[1..]) { number.parse().ok() } else { None }
     })
 }
 
-fn unet(name: &str, layers: usize) -> Option<String> {
+/// The name of a UNet's weight from LDM's.
+pub fn unet(name: &str, layers: usize) -> Option<String> {
     let parts: Vec<&str> = name.splitn(4, '.').collect();
     match parts[..] {
         ["time_embed", "0", end] => Some(format!("time_embedding.linear_1.{end}")),

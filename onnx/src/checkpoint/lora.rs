@@ -1,44 +1,57 @@
-//! Low-rank additions (LoRA): W += scale · up · down. Three namings occur: kohya's (`lora_unet_….lora_down.weight` with
-//! `.alpha`), diffusers' (`unet.….to_q.lora_A.weight` and older), and AnimateDiff's, which is diffusers' oldest
+//! LoRAs and their kin, LyCORIS' LoHa, LoKr, DoRA, full differences and norms. Four namings occur: kohya's
+//! (`lora_unet_….lora_down.weight` with `.alpha`), diffusers' and PEFT's (`unet.….to_q.lora_A.weight` and older), ComfyUI's
+//! (LDM's names behind `diffusion_model.`), and AnimateDiff's, which is diffusers' oldest
 //! (`….attn1.processor.to_q_lora.down.weight`).
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::rc::Rc;
 
+use super::addition::{Addition, Delta, Factor};
 use super::convert::to_f32;
 use super::expected::listed;
+use super::ldm;
 use super::merge::Plan;
-use super::names::{Named, wanted};
+use super::names::{Named, motion, wanted};
 use super::reader::TensorSet;
 use crate::{Error, Result};
 
-/// One low-rank addition to a weight.
-#[derive(Debug, Clone)]
-pub struct LowRank {
-    down: Named,
-    up: Named,
-    factor: f32,
-    rank: usize,
-}
-
 /// The additions of a file, by the bundle name of the weight they go to.
-pub type LowRanks = BTreeMap<String, LowRank>;
+pub type Additions = BTreeMap<String, Addition>;
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Part {
     Down,
     Up,
+    Mid,
     Alpha,
+    Magnitude,
+    Full,
+    FullBias,
+    /// LoHa: two products, each of two halves and perhaps a core.
+    Hada(usize, Half),
+    /// LoKr: two matrices, each whole or a product.
+    Lokr(usize, Half),
 }
 
-const PARTS: [(&str, Part); 15] = [
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Half {
+    Whole,
+    A,
+    B,
+    Core,
+}
+
+const PARTS: [(&str, Part); 39] = [
     (".lora_down.weight", Part::Down),
     (".lora_up.weight", Part::Up),
+    (".lora_mid.weight", Part::Mid),
     (".lora_A.weight", Part::Down),
     (".lora_B.weight", Part::Up),
     (".lora_A.default.weight", Part::Down),
     (".lora_B.default.weight", Part::Up),
+    (".lora_A", Part::Down),
+    (".lora_B", Part::Up),
     (".lora_linear_layer.down.weight", Part::Down),
     (".lora_linear_layer.up.weight", Part::Up),
     (".lora.down.weight", Part::Down),
@@ -48,12 +61,33 @@ const PARTS: [(&str, Part); 15] = [
     ("_lora.alpha", Part::Alpha),
     (".lora.alpha", Part::Alpha),
     (".alpha", Part::Alpha),
+    (".dora_scale", Part::Magnitude),
+    (".lora_magnitude_vector.default.weight", Part::Magnitude),
+    (".lora_magnitude_vector.weight", Part::Magnitude),
+    (".lora_magnitude_vector", Part::Magnitude),
+    (".diff", Part::Full),
+    (".w_norm", Part::Full),
+    (".diff_b", Part::FullBias),
+    (".b_norm", Part::FullBias),
+    (".hada_w1_a", Part::Hada(0, Half::A)),
+    (".hada_w1_b", Part::Hada(0, Half::B)),
+    (".hada_t1", Part::Hada(0, Half::Core)),
+    (".hada_w2_a", Part::Hada(1, Half::A)),
+    (".hada_w2_b", Part::Hada(1, Half::B)),
+    (".hada_t2", Part::Hada(1, Half::Core)),
+    (".lokr_w1", Part::Lokr(0, Half::Whole)),
+    (".lokr_w1_a", Part::Lokr(0, Half::A)),
+    (".lokr_w1_b", Part::Lokr(0, Half::B)),
+    (".lokr_w2", Part::Lokr(1, Half::Whole)),
+    (".lokr_w2_a", Part::Lokr(1, Half::A)),
+    (".lokr_w2_b", Part::Lokr(1, Half::B)),
+    (".lokr_t2", Part::Lokr(1, Half::Core)),
 ];
 
+/// The tensors about one weight.
 #[derive(Default)]
 struct Found {
-    down: Option<Named>,
-    up: Option<Named>,
+    parts: BTreeMap<Part, Named>,
     alpha: Option<f32>,
 }
 
@@ -61,7 +95,7 @@ struct Found {
 ///
 /// # Errors
 /// When the file is none, a tensor belongs to no weight, or a shape does not fit.
-pub fn open(path: &Path, scale: f32, plan: &Plan) -> Result<LowRanks> {
+pub fn open(path: &Path, scale: f32, plan: &Plan) -> Result<Additions> {
     if !scale.is_finite() {
         return Err(Error::input(format!("its scale is {scale}, a finite number is wanted")).with_path(path));
     }
@@ -71,55 +105,92 @@ pub fn open(path: &Path, scale: f32, plan: &Plan) -> Result<LowRanks> {
     let mut unexpected = Vec::new();
     for (name, source, tensor) in wanted(&set) {
         let part = PARTS.iter().find_map(|(suffix, part)| Some((name.strip_suffix(suffix)?, *part)));
-        let target = part.and_then(|(module, part)| Some((weight_name(module, plan, &flat)?, part)));
+        let target = part.and_then(|(module, part)| Some((weight_name(module, part, plan, &flat)?, part)));
         let Some((target, part)) = target else {
             unexpected.push(source);
             continue;
         };
         let entry = found.entry(target).or_default();
         let named = Named::new(&set, source, tensor);
-        let twice = match part {
-            Part::Down => entry.down.replace(named).is_some(),
-            Part::Up => entry.up.replace(named).is_some(),
-            Part::Alpha => {
-                let values = to_f32(&set.read(source)?, tensor.dtype).map_err(|e| e.with_path(path))?;
-                let [alpha] = values[..] else {
-                    return Err(Error::input(format!("'{source}' is not one number")).with_path(path));
-                };
-                entry.alpha.replace(alpha).is_some()
-            }
+        let twice = if part == Part::Alpha {
+            let values = to_f32(&set.read(source)?, tensor.dtype).map_err(|e| e.with_path(path))?;
+            let [alpha] = values[..] else {
+                return Err(Error::input(format!("'{source}' is not one number")).with_path(path));
+            };
+            entry.alpha.replace(alpha).is_some()
+        } else {
+            entry.parts.insert(part, named).is_some()
         };
         if twice {
             return Err(Error::input(format!("'{source}' is there twice")).with_path(path));
         }
     }
     refuse_unexpected(&unexpected, found.is_empty(), plan, path)?;
-    found.into_iter().map(|(name, parts)| Ok((name.clone(), low_rank(&name, parts, scale, plan, path)?))).collect()
+    found.into_iter().map(|(name, parts)| Ok((name.clone(), addition(&name, parts, scale, plan, path)?))).collect()
 }
 
-fn low_rank(name: &str, found: Found, scale: f32, plan: &Plan, path: &Path) -> Result<LowRank> {
+fn addition(name: &str, mut found: Found, scale: f32, plan: &Plan, path: &Path) -> Result<Addition> {
     let bad = |message: String| Error::input(message).with_path(path);
-    let (Some(down), Some(up)) = (found.down, found.up) else {
-        return Err(bad(format!("the addition to '{name}' lacks its up or its down half")));
+    let shapes: Vec<String> = found.parts.values().map(|part| format!("{:?}", part.shape)).collect();
+    let magnitude = found.parts.remove(&Part::Magnitude);
+    let lacking = || bad(format!("the addition to '{name}' lacks its up or its down half"));
+    let delta = found.delta().ok_or_else(lacking)?;
+    if !found.parts.is_empty() {
+        return Err(bad(format!("the addition to '{name}' is of two kinds at once")));
+    }
+    let factor = match (found.alpha, delta.rank()) {
+        (Some(alpha), Some(rank)) => alpha / rank as f32,
+        _ => 1.0,
     };
     let target = &plan[name].tensor.shape;
-    let count = |shape: &[usize]| shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
-    let (output, rank) = (target[0], down.shape.first().copied().unwrap_or(0));
-    let inputs = target[1..].iter().product::<usize>();
-    let fits = rank > 0
-        && up.shape.first() == Some(&output)
-        && up.shape.get(1) == Some(&rank)
-        && count(&up.shape) == output.checked_mul(rank)
-        && count(&down.shape) == rank.checked_mul(inputs);
-    if !fits {
+    let addition = Addition { delta, factor, scale, magnitude };
+    if !addition.fits(target) {
         return Err(bad(format!(
-            "the addition to '{name}' has shapes up {:?} and down {:?}, the weight has {target:?}; it was made for another \
-             model",
-            up.shape, down.shape
+            "the addition to '{name}' has tensors of shapes {}, the weight has {target:?}; it was made for another model",
+            shapes.join(", ")
         )));
     }
-    let factor = scale * found.alpha.map_or(1.0, |alpha| alpha / rank as f32);
-    Ok(LowRank { down, up, factor, rank })
+    Ok(addition)
+}
+
+impl Found {
+    /// The difference that the tensors make, taking them out; nothing when some are missing.
+    fn delta(&mut self) -> Option<Delta> {
+        if let Some(whole) = self.take(Part::Full).or_else(|| self.take(Part::FullBias)) {
+            return Some(Delta::Plain(Factor::Whole(whole)));
+        }
+        if let Some(up) = self.take(Part::Up) {
+            let down = self.take(Part::Down)?;
+            let core = self.take(Part::Mid);
+            return Some(Delta::Plain(factor(up, core, down, false)));
+        }
+        if self.parts.keys().any(|part| matches!(part, Part::Hada(..))) {
+            return Some(Delta::Hadamard(
+                self.factor(|half| Part::Hada(0, half))?,
+                self.factor(|half| Part::Hada(1, half))?,
+            ));
+        }
+        Some(Delta::Kronecker(self.factor(|half| Part::Lokr(0, half))?, self.factor(|half| Part::Lokr(1, half))?))
+    }
+
+    fn take(&mut self, part: Part) -> Option<Named> {
+        self.parts.remove(&part)
+    }
+
+    fn factor(&mut self, part: impl Fn(Half) -> Part) -> Option<Factor> {
+        if let Some(whole) = self.take(part(Half::Whole)) {
+            return Some(Factor::Whole(whole));
+        }
+        let (up, down) = (self.take(part(Half::A))?, self.take(part(Half::B))?);
+        Some(factor(up, self.take(part(Half::Core)), down, true))
+    }
+}
+
+fn factor(up: Named, core: Option<Named>, down: Named, transposed: bool) -> Factor {
+    match core {
+        Some(core) => Factor::Tucker { up, core, down, transposed },
+        None => Factor::Product { up, down },
+    }
 }
 
 /// kohya's names of all weights, which have underscores for dots and so cannot be taken apart.
@@ -136,36 +207,50 @@ fn flat_names(plan: &Plan) -> HashMap<String, String> {
         .collect()
 }
 
-/// The bundle name of the weight that a module of a LoRA adds to.
-fn weight_name(module: &str, plan: &Plan, flat: &HashMap<String, String>) -> Option<String> {
-    if let Some(name) = flat.get(module) {
-        return Some(name.clone());
+/// The bundle name of the weight that a part of a module's addition goes to.
+fn weight_name(module: &str, part: Part, plan: &Plan, flat: &HashMap<String, String>) -> Option<String> {
+    let name = flat.get(module).cloned().unwrap_or_else(|| spelt_weight_name(module));
+    if part == Part::FullBias {
+        let name = format!("{}.bias", name.strip_suffix(".weight")?);
+        return plan.contains_key(&name).then_some(name);
     }
-    let module = module.strip_prefix("base_model.model.").unwrap_or(module).replace(".processor.", ".");
-    let module = if module.starts_with("unet.") || module.starts_with("text_encoder.") {
-        module
-    } else {
-        format!("unet.{module}")
-    };
-    let output = if module.ends_with(".to_out") { ".0" } else { "" };
-    let name = format!("{module}{output}.weight");
     // Norms have weights of one dimension, to which nothing of low rank can be added.
-    plan.get(&name).filter(|weight| weight.tensor.shape.len() >= 2).map(|_| name)
+    let any = matches!(part, Part::Full | Part::Alpha);
+    plan.get(&name).filter(|weight| any || weight.tensor.shape.len() >= 2).map(|_| name)
+}
+
+/// The bundle name of a module's weight where the module is spelt with dots.
+fn spelt_weight_name(module: &str) -> String {
+    /// Blocks of a level in every Stable Diffusion 1.
+    const LAYERS: usize = 2;
+    let module = module.strip_prefix("base_model.model.").unwrap_or(module).replace(".processor.", ".");
+    // ComfyUI's names: LDM's UNet, and the text encoder by its kind.
+    if let Some(name) = module.strip_prefix("diffusion_model.").and_then(|m| ldm::unet(&format!("{m}.weight"), LAYERS))
+    {
+        return format!("unet.{name}");
+    }
+    let clip = module.strip_prefix("text_encoders.").unwrap_or(&module).strip_prefix("clip_l.transformer.");
+    let module = match clip {
+        Some(module) => format!("text_encoder.{module}"),
+        None if module.starts_with("unet.") || module.starts_with("text_encoder.") => module,
+        None => format!("unet.{module}"),
+    };
+    let module = motion(&format!("{module}.")).trim_end_matches('.').to_string();
+    let output = if module.ends_with(".to_out") { ".0" } else { "" };
+    format!("{module}{output}.weight")
 }
 
 fn refuse_unexpected(names: &[&str], nothing_fits: bool, plan: &Plan, path: &Path) -> Result<()> {
-    const OTHER_KINDS: [(&str, &str); 5] = [
-        (".hada_", "a LoHa"),
-        (".lokr_", "a LoKr"),
-        (".dora_scale", "a DoRA"),
-        (".lora_mid.", "a LoCon with Tucker decomposition"),
-        (".oft_", "an OFT"),
-    ];
+    const OTHER_KINDS: [(&str, &str); 3] = [(".b1.weight", "a GLoRA"), (".oft_", "an OFT"), (".boft_", "a BOFT")];
     let any = |part: &str| names.iter().any(|name| name.contains(part));
     let message = if let Some((_, kind)) = OTHER_KINDS.iter().find(|(mark, _)| any(mark)) {
-        format!("this is {kind}, which is not supported; a plain LoRA is wanted")
+        format!("this is {kind}, which is not supported; LoRA, LoCon, LoHa, LoKr and DoRA are")
     } else if any("lora_te1_") || any("lora_te2_") || any("text_encoder_2.") || any("lora_unet_input_blocks_") {
         "this is a LoRA for Stable Diffusion XL; only 1.x LoRAs work here".to_string()
+    } else if any("mid_block.motion_modules.") && !plan.keys().any(|name| name.contains("mid_block.motion_modules.")) {
+        "this is an AnimateDiff v2 motion LoRA: it needs a v2 module (mm_sd_v15_v2.ckpt), which has a middle block; the \
+         motion module here has none"
+            .to_string()
     } else if any(".motion_modules.") && !plan.keys().any(|name| name.contains(".motion_modules.")) {
         "this is a LoRA for motion modules, but no motion module was given".to_string()
     } else if nothing_fits {
@@ -174,29 +259,4 @@ fn refuse_unexpected(names: &[&str], nothing_fits: bool, plan: &Plan, path: &Pat
         return super::expected::none_unexpected(names, path);
     };
     Err(Error::input(message).with_path(path))
-}
-
-impl LowRank {
-    /// Adds scale · up · down to a weight of shape [output, …], in float32.
-    ///
-    /// # Errors
-    /// When a half cannot be read.
-    pub fn add_to(&self, weight: &mut [f32]) -> Result<()> {
-        let read = |half: &Named| {
-            let dtype = half.set.get(&half.source).map(|t| t.dtype);
-            let bytes = half.set.read(&half.source)?;
-            to_f32(&bytes, dtype.unwrap_or(safetensors::Dtype::F32)).map_err(|e| e.with_path(half.set.path()))
-        };
-        let (down, up) = (read(&self.down)?, read(&self.up)?);
-        let inputs = down.len() / self.rank;
-        let mut sum = vec![0f32; inputs];
-        for (row, up) in weight.chunks_exact_mut(inputs).zip(up.chunks_exact(self.rank)) {
-            sum.fill(0.0);
-            for (factor, down) in up.iter().zip(down.chunks_exact(inputs)) {
-                sum.iter_mut().zip(down).for_each(|(s, d)| *s += factor * d);
-            }
-            row.iter_mut().zip(&sum).for_each(|(w, s)| *w += self.factor * s);
-        }
-        Ok(())
-    }
 }

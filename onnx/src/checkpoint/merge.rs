@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use safetensors::Dtype;
 
+use super::addition::Addition;
 use super::convert::{count_non_finite, f16_bytes, f32_bytes, to_f32};
-use super::lora::LowRank;
 use super::names::Named;
 use crate::{Error, Result};
 
@@ -42,7 +42,7 @@ pub struct Weight {
     /// Where it comes from.
     pub tensor: Named,
     /// What is added to it, in this order.
-    pub additions: Vec<LowRank>,
+    pub additions: Vec<Addition>,
 }
 
 /// Weights by their names in the bundle.
@@ -101,7 +101,7 @@ impl Weight {
             let mut values = to_f32(&bytes, source).map_err(|e| e.with_path(path))?;
             drop(bytes);
             for addition in &self.additions {
-                addition.add_to(&mut values)?;
+                addition.add_to(&mut values, &self.tensor.shape)?;
             }
             bytes = match dtype {
                 Dtype::F16 => f16_bytes(&values).map_err(|value| {

@@ -3,8 +3,9 @@
 //! [`import`] tells it in order. A checkpoint of any format is a `reader::TensorSet` whose tensors get one name each
 //! (`names`, `ldm`); names and shapes give the architecture (`architecture`), and the architecture says which
 //! tensors there must be (`expected`). From all files together a plan grows (`merge`): which tensor each weight is and
-//! what is added to it (`lora`). Only then are tensors read, merged and written, one at a time (`write`).
+//! what is added to it (`lora`, `addition`). Only then are tensors read, merged and written, one at a time (`write`).
 
+mod addition;
 mod architecture;
 mod config;
 mod convert;
@@ -47,12 +48,14 @@ use crate::{Error, Result};
 pub struct ImportOptions {
     /// Stable Diffusion 1.x: a folder in diffusers' layout, or a single file.
     pub base: PathBuf,
-    /// Folder with `vocab.json` and `merges.txt`; unless given, looked for in or beside the base.
+    /// Folder with `vocab.json` and `merges.txt`; unless given, looked for in or beside the base, else CLIP's.
     pub tokenizer: Option<PathBuf>,
     /// AnimateDiff's motion module.
     pub motion_module: Option<PathBuf>,
     /// A model whose UNet, VAE and text encoder, as far as it has them, replace the base's: a file or a folder.
     pub dreambooth: Option<PathBuf>,
+    /// An autoencoder alone, which replaces the base's and the DreamBooth model's: a file or a folder.
+    pub vae: Option<PathBuf>,
     /// The domain adapter and its scale (1.0).
     pub adapter: Option<(PathBuf, f32)>,
     /// LoRAs for the image model, each with its scale.
@@ -96,6 +99,8 @@ pub struct Progress<'a> {
 pub struct Imported {
     /// The bundle's manifest.
     pub manifest: Manifest,
+    /// What was taken from which file, and what was left out.
+    pub notes: Vec<String>,
     /// What the user should know.
     pub warnings: Vec<String>,
 }
@@ -109,17 +114,17 @@ pub struct Imported {
 pub fn import(options: &ImportOptions, progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>) -> Result<Imported> {
     let bundle = UnfinishedFolder::over(&options.out, Kind::Bundle, unmarked(&options.out))?;
     let tokenizer = tokenizer::find(options.tokenizer.as_deref(), &options.base)?;
-    let Planned { plan, mut manifest, mut warnings } = plan(options)?;
+    let Planned { plan, mut manifest, notes, mut warnings } = plan(options)?;
     unfinished::check_room(bundle.path(), write::size(&plan, options.precision)?)
         .map_err(|e| e.with_path(&options.out))?;
-    tokenizer::copy(&tokenizer, bundle.path(), manifest.text_encoder.vocab_size)?;
+    tokenizer.put(bundle.path(), manifest.text_encoder.vocab_size).map_err(|e| e.with_path(&options.base))?;
     let (fingerprint, damaged) = write::weights(&plan, options.precision, &bundle.path().join(WEIGHTS_FILE), progress)?;
     warnings.extend(damaged);
     manifest.fingerprint = fingerprint;
     manifest.write(bundle.path())?;
     // The preview map is put into the manifest of the finished bundle.
     bundle.finish(&[MANIFEST_FILE])?;
-    Ok(Imported { manifest, warnings })
+    Ok(Imported { manifest, notes, warnings })
 }
 
 /// The files of a bundle that was made by a release without markers: those that its manifest stands for.
@@ -137,6 +142,7 @@ struct Planned {
     plan: Plan,
     /// The manifest, but for the fingerprint.
     manifest: Manifest,
+    notes: Vec<String>,
     warnings: Vec<String>,
 }
 
@@ -144,6 +150,7 @@ struct Planned {
 fn plan(options: &ImportOptions) -> Result<Planned> {
     let mut warnings = Vec::new();
     let mut sources = vec![source("base", &options.base, None)];
+    let mut taken = vec!["unet", "vae", "text_encoder"];
     let model_file: ModelFile = read_config(options.model_config.as_deref())?;
     let control_file: ControlFile = read_config(options.sparsectrl_config.as_deref())?;
 
@@ -154,14 +161,42 @@ fn plan(options: &ImportOptions) -> Result<Planned> {
     let mut unet = model.unet(&model.configs, base)?.ok_or_else(|| lacks("UNet"))?;
     let mut vae = model.vae(&model.configs, base)?.ok_or_else(|| lacks("VAE"))?;
     let mut text_encoder = model.text_encoder(&model.configs, base)?.ok_or_else(|| lacks("text encoder"))?;
-    let Model { mut tensors, configs } = model;
+    let schedule = options
+        .model_config
+        .as_ref()
+        .map_or_else(|| Ok(ScheduleConfig::default()), |path| model_file.noise_scheduler_kwargs.schedule(path))?;
+    model.check_schedule(&schedule, base)?;
+    let Model { mut tensors, configs, mut notes } = model;
+    let mut replaced = Vec::new();
     if let Some(path) = &options.dreambooth {
         let model = Model::open(path)?;
+        model.check_schedule(&schedule, path)?;
         unet = model.unet(&configs, path)?.unwrap_or(unet);
         vae = model.vae(&configs, path)?.unwrap_or(vae);
         text_encoder = model.text_encoder(&configs, path)?.unwrap_or(text_encoder);
+        let networks = model.networks();
+        taken.retain(|network| !networks.contains(network));
+        notes.extend(model.notes);
+        replaced = networks;
         tensors.extend(model.tensors);
     }
+    if let Some(path) = &options.vae {
+        let model = Model::open_vae(path)?;
+        vae = model
+            .vae(if path.is_dir() { &model.configs } else { &configs }, path)?
+            .ok_or_else(|| Error::input("this file has no VAE").with_path(path))?;
+        for networks in [&mut taken, &mut replaced] {
+            networks.retain(|network| *network != "vae");
+        }
+        notes.push(said("VAE file", path, &["vae"]));
+        tensors.retain(|name, _| !name.starts_with("vae."));
+        tensors.extend(model.tensors);
+    }
+    if let Some(path) = &options.dreambooth {
+        notes.insert(0, said("dreambooth", path, &replaced));
+    }
+    notes.insert(0, said("base", base, &taken));
+    sources[0].networks = taken.into_iter().map(String::from).collect();
     if unet.cross_attention_dim != text_encoder.hidden_size || unet.in_channels != vae.latent_channels {
         return Err(Error::input(format!(
             "its networks do not fit: the UNet takes text of width {} and {} latent channels, the text encoder has width {} \
@@ -176,14 +211,21 @@ fn plan(options: &ImportOptions) -> Result<Planned> {
         let file = &model_file.unet_additional_kwargs;
         tensors.extend(motion_module(path, file, &mut unet, &mut warnings)?);
     }
-    let mut schedule = ScheduleConfig::default();
+    if unet.motion.is_none() {
+        warnings.push(
+            "the bundle has no motion module, without which it makes no clips; name one with --motion-module".into(),
+        );
+    }
     if let Some(path) = &options.model_config {
         sources.push(source("model-config", path, None));
         model_file.unet_additional_kwargs.check(path)?;
-        schedule = model_file.noise_scheduler_kwargs.schedule(path)?;
     }
     if let Some(path) = &options.dreambooth {
-        sources.push(source("dreambooth", path, None));
+        let networks = replaced.into_iter().map(String::from).collect();
+        sources.push(Source { networks, ..source("dreambooth", path, None) });
+    }
+    if let Some(path) = &options.vae {
+        sources.push(Source { networks: vec!["vae".into()], ..source("vae", path, None) });
     }
 
     let mut plan: Plan = tensors.into_iter().map(|(name, tensor)| (name, Weight::new(tensor))).collect();
@@ -220,12 +262,26 @@ fn plan(options: &ImportOptions) -> Result<Planned> {
         vocabulary: options.vocabulary.as_deref().map_or_else(|| Ok(Vec::new()), config::read_words)?,
         preview: None,
     };
-    Ok(Planned { plan, manifest, warnings })
+    Ok(Planned { plan, manifest, notes, warnings })
 }
 
 fn source(role: &str, path: &Path, scale: Option<f32>) -> Source {
     let file = path.file_name().unwrap_or(path.as_os_str()).display().to_string();
-    Source { role: role.into(), file, scale }
+    Source { role: role.into(), file, scale, networks: Vec::new() }
+}
+
+/// A sentence about the networks that were taken from a file.
+fn said(role: &str, path: &Path, networks: &[&str]) -> String {
+    let names: Vec<&str> = networks
+        .iter()
+        .map(|network| match *network {
+            "unet" => "UNet",
+            "vae" => "VAE",
+            _ => "text encoder",
+        })
+        .collect();
+    let names = if names.is_empty() { "nothing, as other files replace it".into() } else { names.join(", ") };
+    format!("from the {role} {}: {names}", path.file_name().unwrap_or(path.as_os_str()).display())
 }
 
 fn read_config<T: serde::de::DeserializeOwned + Default>(path: Option<&Path>) -> Result<T> {
@@ -234,6 +290,8 @@ fn read_config<T: serde::de::DeserializeOwned + Default>(path: Option<&Path>) ->
 
 /// Reads a motion module and puts its architecture into the UNet's.
 fn motion_module(path: &Path, file: &MotionFile, unet: &mut UnetConfig, warnings: &mut Vec<String>) -> Result<Tensors> {
+    let file_of_adapter = path.join("diffusion_pytorch_model.safetensors");
+    let path = if path.is_dir() { &file_of_adapter } else { path };
     let set = Rc::new(TensorSet::open(path)?);
     let tensors = of_network(&set, "unet")?;
     let table = position_table(&set, file, warnings)?;

@@ -5,10 +5,11 @@ use std::rc::Rc;
 
 use serde::de::DeserializeOwned;
 
-use super::config::{TextFile, UnetFile, VaeFile, read_json};
-use super::names::{Tensors, of_network};
+use super::config::{SchedulerFile, TextFile, UnetFile, VaeFile, other_prediction, read_json};
+use super::names::{Tensors, left_out, of_network};
 use super::reader::TensorSet;
 use super::{architecture, expected, ldm};
+use crate::manifest::ScheduleConfig;
 use crate::model::config::{TextConfig, UnetConfig, VaeConfig};
 use crate::{Error, Result};
 
@@ -39,6 +40,8 @@ pub struct Configs {
     pub vae: VaeFile,
     /// `text_encoder/config.json`
     pub text_encoder: TextFile,
+    /// `scheduler/scheduler_config.json`
+    pub scheduler: SchedulerFile,
 }
 
 /// Tensors under bundle names, and what is known about the networks.
@@ -47,6 +50,8 @@ pub struct Model {
     pub tensors: Tensors,
     /// What configuration files say.
     pub configs: Configs,
+    /// What was left out, and what was taken in another's place.
+    pub notes: Vec<String>,
 }
 
 impl Model {
@@ -61,7 +66,32 @@ impl Model {
 
     fn open_file(path: &Path) -> Result<Self> {
         let set = Rc::new(TensorSet::open(path)?);
-        Ok(Self { tensors: ldm::tensors(&set)?, configs: Configs::default() })
+        check_prediction(&set)?;
+        let averages = ldm::averages_only(&set).then(|| {
+            let name = path.file_name().unwrap_or_default().display();
+            format!("{name}: the UNet is there as moving averages (EMA) alone; these are used")
+        });
+        let left_out = left_out(&set).filter(|_| averages.is_none());
+        let notes = averages.into_iter().chain(left_out).collect();
+        Ok(Self { tensors: ldm::tensors(&set)?, configs: Configs::default(), notes })
+    }
+
+    /// Opens the autoencoder alone: of a file with any naming, of a folder of its own, or of a model's folder.
+    ///
+    /// # Errors
+    /// When something cannot be read or is of another architecture.
+    pub fn open_vae(path: &Path) -> Result<Self> {
+        let metadata = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
+        let mut model = if metadata.is_dir() {
+            let inside = path.join("vae");
+            let folder = if inside.is_dir() { inside.as_path() } else { path };
+            let configs = Configs { vae: optional(&folder.join("config.json"))?, ..Configs::default() };
+            Self { configs, ..Self::open_file(&find_weights(folder)?)? }
+        } else {
+            Self::open_file(path)?
+        };
+        model.tensors.retain(|name, _| name.starts_with("vae."));
+        Ok(model)
     }
 
     fn open_folder(path: &Path) -> Result<Self> {
@@ -75,7 +105,7 @@ impl Model {
             )
             .with_path(path));
         }
-        let mut tensors = Tensors::new();
+        let (mut tensors, mut notes) = (Tensors::new(), Vec::new());
         for network in ["unet", "vae", "text_encoder"] {
             let folder = path.join(network);
             let file = find_weights(&folder)?;
@@ -90,14 +120,31 @@ impl Model {
                 ))
                 .with_path(&file));
             }
+            check_prediction(&set)?;
+            notes.extend(left_out(&set));
             tensors.extend(of_network(&Rc::new(set), network)?);
         }
         let configs = Configs {
             unet: optional(&path.join("unet/config.json"))?,
             vae: optional(&path.join("vae/config.json"))?,
             text_encoder: optional(&path.join("text_encoder/config.json"))?,
+            scheduler: optional(&path.join(SCHEDULER))?,
         };
-        Ok(Self { tensors, configs })
+        Ok(Self { tensors, configs, notes })
+    }
+
+    /// The networks that it has, by their names in bundles.
+    pub fn networks(&self) -> Vec<&'static str> {
+        let has = |network: &str| self.tensors.keys().any(|name| name.split('.').next() == Some(network));
+        ["unet", "vae", "text_encoder"].into_iter().filter(|network| has(network)).collect()
+    }
+
+    /// Refuses a model that was trained for another noise schedule than `schedule`.
+    ///
+    /// # Errors
+    /// When its folder says so.
+    pub fn check_schedule(&self, schedule: &ScheduleConfig, path: &Path) -> Result<()> {
+        self.configs.scheduler.check(schedule, &path.join(SCHEDULER))
     }
 
     /// The UNet, if there is one: its architecture, after checking that it is complete.
@@ -150,6 +197,22 @@ impl Model {
         let (config, shapes) = architecture(&self.tensors)?;
         expected::compare(&network.replace('_', " "), &shapes, own, path)?;
         Ok(Some(config))
+    }
+}
+
+const SCHEDULER: &str = "scheduler/scheduler_config.json";
+
+/// Refuses a file that says of itself that it does not predict the noise: by its metadata (modelspec, and what trainers
+/// write), or by the empty tensors that some mark it with.
+fn check_prediction(set: &TensorSet) -> Result<()> {
+    let told = |key: &str| set.metadata(key).map(str::to_ascii_lowercase);
+    let prediction = told("modelspec.prediction_type").filter(|told| !told.is_empty() && !told.starts_with("eps"));
+    let trained = told("ss_v_parameterization").filter(|told| told == "true").map(|_| "v".to_string());
+    let marked = [("v_pred", "v"), ("ztsnr", "zero terminal SNR")];
+    let marked = marked.iter().find(|(name, _)| set.get(name).is_some()).map(|(_, what)| what.to_string());
+    match prediction.or(trained).or(marked) {
+        Some(what) => Err(other_prediction(&what, set.path())),
+        None => Ok(()),
     }
 }
 

@@ -53,7 +53,7 @@ pub fn of_network(set: &Rc<TensorSet>, network: &str) -> Result<Tensors> {
             continue;
         }
         let mut named = Named::new(set, source, tensor);
-        let name = if network == "vae" { vae_attention(name, &mut named) } else { name.to_string() };
+        let name = if network == "vae" { vae_attention(name, &mut named) } else { motion(name) };
         insert(&mut tensors, format!("{network}.{name}"), named)?;
     }
     Ok(tensors)
@@ -63,7 +63,7 @@ pub fn of_network(set: &Rc<TensorSet>, network: &str) -> Result<Tensors> {
 pub fn wanted(set: &TensorSet) -> impl Iterator<Item = (&str, &str, &Tensor)> {
     set.names().filter_map(|source| {
         let name = strip(source);
-        if is_ignored(name) { None } else { Some((name, source, set.get(source)?)) }
+        if leftover(name).is_some() { None } else { Some((name, source, set.get(source)?)) }
     })
 }
 
@@ -76,9 +76,9 @@ pub fn strip(name: &str) -> &str {
     name
 }
 
-/// Whether a tensor is known to be of no use: position tables that the graphs compute, moving averages, noise schedules
-/// and leftovers of training.
-fn is_ignored(name: &str) -> bool {
+/// The kind of a tensor that no network needs: tables that the graphs compute, moving averages, noise schedules and
+/// leftovers of training.
+fn leftover(name: &str) -> Option<&'static str> {
     const SCHEDULE: [&str; 15] = [
         "betas",
         "alphas_cumprod",
@@ -96,13 +96,57 @@ fn is_ignored(name: &str) -> bool {
         "lvlb_weights",
         "scale_factor",
     ];
-    name.ends_with("pos_encoder.pe")
-        || name.ends_with("embeddings.position_ids")
-        || name.starts_with("model_ema.")
-        || name.starts_with("embedding_manager.")
-        || name.starts_with("animatediff_config")
-        || name.starts_with("first_stage_model.loss.")
-        || SCHEDULE.contains(&name)
+    let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
+    let ends = |suffixes: &[&str]| suffixes.iter().any(|suffix| name.ends_with(suffix));
+    if ends(&["pos_encoder.pe", "pos_embed.pe", "embeddings.position_ids"]) {
+        Some(POSITIONS)
+    } else if starts(&["model_ema.", "first_stage_model.model_ema."]) {
+        Some("moving averages (EMA)")
+    } else if SCHEDULE.contains(&name) || starts(&["ddim_"]) {
+        Some("noise schedule")
+    } else if starts(&["first_stage_model.loss.", "loss."]) {
+        Some("training loss")
+    } else if starts(&["cond_stage_model.logit_scale", "cond_stage_model.text_projection"]) {
+        Some("projection of CLIP")
+    } else if starts(&["embedding_manager.", "safety_checker."]) {
+        Some("parts of other programs")
+    } else if starts(&["animatediff_config"]) {
+        Some("configuration")
+    } else {
+        None
+    }
+}
+
+const POSITIONS: &str = "position tables";
+
+/// A sentence about the tensors of a file that are left out; none for those that the graphs compute themselves.
+pub fn left_out(set: &TensorSet) -> Option<String> {
+    let mut counts = BTreeMap::<&str, usize>::new();
+    for kind in set.names().filter_map(|name| leftover(strip(name))).filter(|kind| *kind != POSITIONS) {
+        *counts.entry(kind).or_default() += 1;
+    }
+    let counts: Vec<String> = counts.iter().map(|(kind, count)| format!("{count} of {kind}")).collect();
+    let name = set.path().file_name().unwrap_or_default().display();
+    (!counts.is_empty()).then(|| format!("{name}: tensors left out, which no clip depends on: {}", counts.join(", ")))
+}
+
+/// AnimateDiff's name of a weight in a motion module, from diffusers' (`MotionAdapter`) or its own.
+pub fn motion(name: &str) -> String {
+    const PARTS: [(&str, &str); 5] = [
+        (".attn1.", ".attention_blocks.0."),
+        (".attn2.", ".attention_blocks.1."),
+        (".norm1.", ".norms.0."),
+        (".norm2.", ".norms.1."),
+        (".norm3.", ".ff_norm."),
+    ];
+    let Some((block, module)) = name.split_once(".motion_modules.") else { return name.to_string() };
+    match module.split_once('.') {
+        Some((number, rest)) if !rest.starts_with("temporal_transformer.") => {
+            let rest = PARTS.iter().fold(rest.to_string(), |rest, (from, to)| rest.replacen(from, to, 1));
+            format!("{block}.motion_modules.{number}.temporal_transformer.{rest}")
+        }
+        _ => name.to_string(),
+    }
 }
 
 /// The parts of a whole CLIP that are no text encoder.

@@ -4,7 +4,7 @@
 //! and no more than one tensor is resident at a time.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -55,6 +55,7 @@ pub struct TensorSet {
     files: Vec<(PathBuf, File)>,
     storages: Vec<Storage>,
     tensors: BTreeMap<String, Tensor>,
+    metadata: HashMap<String, String>,
 }
 
 impl TensorSet {
@@ -97,12 +98,23 @@ impl TensorSet {
     }
 
     fn empty(path: &Path) -> Self {
-        Self { path: path.into(), files: Vec::new(), storages: Vec::new(), tensors: BTreeMap::new() }
+        Self {
+            path: path.into(),
+            files: Vec::new(),
+            storages: Vec::new(),
+            tensors: BTreeMap::new(),
+            metadata: HashMap::new(),
+        }
     }
 
     /// The file, or the index of the files.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What the file says of itself, by keys; only safetensors files say anything.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.metadata.get(key).map(String::as_str)
     }
 
     /// The names of the tensors, sorted.
@@ -145,6 +157,7 @@ impl TensorSet {
 
     fn add_safetensors(&mut self, file: usize) -> Result<()> {
         let weights = WeightIndex::open(&self.files[file].0)?;
+        self.metadata.extend(weights.metadata().clone());
         for name in weights.names() {
             let info = weights.require(name)?;
             let storage = self.push_storage(Storage {

@@ -82,7 +82,7 @@ fn stream(
     let (mut done, mut damaged) = (0, 0);
     for (name, weight, _, length) in order {
         if progress(Progress { what: name, done, total: end }).is_break() {
-            return Err(Error::failure("the import was cancelled"));
+            return Err(Error::cancelled());
         }
         let computed = weight.compute(precision)?;
         if computed.bytes.len() as u64 != length {
@@ -108,7 +108,7 @@ fn stream(
     output.flush().map_err(|e| disk(path, e))?;
     // The last word to the caller, so that 100 % is shown, and the last chance to stop.
     if progress(Progress { what: WEIGHTS_FILE, done, total: end }).is_break() {
-        return Err(Error::failure("the import was cancelled"));
+        return Err(Error::cancelled());
     }
     Ok(())
 }

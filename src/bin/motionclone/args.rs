@@ -89,6 +89,9 @@ pub struct Import {
     /// A model of your style, which replaces the base's networks as far as it has them.
     #[arg(long, value_name = "FILE")]
     pub dreambooth: Option<PathBuf>,
+    /// A VAE in a file or folder of its own, which replaces that of the base and of the style.
+    #[arg(long, value_name = "FILE")]
+    pub vae: Option<PathBuf>,
     /// AnimateDiff's domain adapter (v3_sd15_adapter.ckpt), for runs with a picture or a sketch.
     #[arg(long, value_name = "FILE[:SCALE]", value_parser = scaled)]
     pub adapter: Option<(PathBuf, f32)>,
@@ -110,7 +113,7 @@ pub struct Import {
     /// SparseCtrl's configuration, YAML or JSON; the published values unless given.
     #[arg(long, value_name = "FILE")]
     pub sparsectrl_config: Option<PathBuf>,
-    /// Folder with vocab.json and merges.txt; looked for in and beside the base unless given.
+    /// Folder with vocab.json and merges.txt; looked for in and beside the base unless given, else CLIP's.
     #[arg(long, value_name = "DIR")]
     pub tokenizer: Option<PathBuf>,
     /// What clones use where nothing is said, YAML or JSON, by the names in a bundle's manifest; the published values
@@ -379,6 +382,7 @@ impl CloneClip {
 }
 
 fn checked(choices: &Choices, manifest: &Manifest, control: &ControlArgs) -> Result<Settings> {
+    manifest.motion()?;
     let settings = choices.settings(&Model::from(manifest), control.control()?)?;
     settings.check(manifest)?;
     Ok(settings)

@@ -28,6 +28,7 @@ pub fn import(args: Import, work: &mut Work) -> Result<()> {
         tokenizer: args.tokenizer,
         motion_module: args.motion_module,
         dreambooth: args.dreambooth,
+        vae: args.vae,
         adapter: args.adapter,
         loras: args.lora,
         motion_loras: args.motion_lora,
@@ -46,6 +47,7 @@ pub fn import(args: Import, work: &mut Work) -> Result<()> {
         &options.tokenizer,
         &options.motion_module,
         &options.dreambooth,
+        &options.vae,
         &options.sparsectrl_rgb,
         &options.sparsectrl_scribble,
         &options.model_config,
@@ -67,6 +69,7 @@ pub fn import(args: Import, work: &mut Work) -> Result<()> {
     });
     terminal.finish();
     let imported = imported?;
+    imported.notes.iter().for_each(|note| terminal.notice(note));
     imported.warnings.iter().for_each(|warning| terminal.warn(warning));
     if let Err(error) = preview_fit::fit_bundle(&options.out) {
         terminal.warn(format!("the bundle will show no previews: {error}"));

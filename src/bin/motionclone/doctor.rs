@@ -83,16 +83,19 @@ fn embedded(report: &mut Report) -> Result<()> {
 fn bundle(folder: &Path, report: &mut Report) -> Result<()> {
     let manifest = Manifest::read(folder)?;
     report.show("bundle", format_args!("{} ({})", manifest.name, folder.display()));
-    for Source { role, file, scale } in &manifest.sources {
-        match scale {
-            Some(scale) => report.show("", format_args!("{role}: {file}, scale {scale}")),
-            None => report.show("", format_args!("{role}: {file}")),
-        }
+    for Source { role, file, scale, networks } in &manifest.sources {
+        let scale = scale.map_or_else(String::new, |scale| format!(", scale {scale}"));
+        let networks =
+            if networks.is_empty() { String::new() } else { format!(" ({})", networks.join(", ").replace('_', " ")) };
+        report.show("", format_args!("{role}: {file}{scale}{networks}"));
     }
     report.show("fingerprint", &manifest.fingerprint);
     let controls: Vec<&str> = manifest.controls.keys().map(|kind| kind.name()).collect();
     report.show("images", if controls.is_empty() { "no SparseCtrl".into() } else { controls.join(", ") });
-    report.show("longest clip", format_args!("{} frames", manifest.unet.motion.as_ref().map_or(0, |m| m.max_frames)));
+    match manifest.motion() {
+        Ok(motion) => report.show("longest clip", format_args!("{} frames", motion.max_frames)),
+        Err(error) => report.show("longest clip", error),
+    }
     let d = &manifest.defaults;
     report.show("defaults", format_args!("{}x{}, {} frames, {} steps", d.width, d.height, d.frames, d.steps));
     match Engine::open(folder, &EngineOptions::default()) {
