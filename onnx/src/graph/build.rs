@@ -1,7 +1,8 @@
 //! Short names for adding nodes, in the words that model code is written in.
 
-use super::ir::{Element, FeatureMap, Graph, Layout, Value};
+use super::ir::Graph;
 use super::op::Op;
+use super::types::{Element, FeatureMap, Layout, Value};
 use crate::Result;
 
 /// Each method adds nodes; an error means that shapes or element types do not fit.

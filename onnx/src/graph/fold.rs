@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use half::f16;
 
-use super::ir::{Element, Graph, Origin, Value};
+use super::ir::Graph;
 use super::op::Op;
+use super::types::{Element, Origin, Value};
 use crate::weights::{Dtype, WeightInfo};
 use crate::{Error, Result};
 

@@ -6,9 +6,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::ir::{Graph, Node, Value};
+use super::ir::{Graph, Node};
 use super::op::Op;
 use super::recompute::Recomputed;
+use super::types::Value;
 use crate::{Error, Result};
 
 /// What the backward pass takes from the forward pass.

@@ -3,8 +3,8 @@
 //! Each is one operator and one kernel. A node carries all that its kernel is launched with: the variant, the number of
 //! blocks in each direction, and the numbers behind the tensors. Who runs it only has to look up the program.
 
-use super::ir::{Element, ValueInfo};
-use super::op::Outputs;
+use super::types::Outputs;
+use super::types::{Element, ValueInfo};
 use crate::kernels::{Kernel, Kernels};
 use crate::{Error, Result};
 
@@ -535,7 +535,7 @@ mod tests {
             name: "x".into(),
             element,
             shape: vec![64, 16, 320],
-            origin: super::super::ir::Origin::Input,
+            origin: crate::graph::Origin::Input,
         };
         let (half, full) = (info(Element::Float16), info(Element::Float32));
         let op = KernelOp::TemporalAttention { heads: 8 };

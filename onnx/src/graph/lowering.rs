@@ -1,8 +1,9 @@
 //! The operators that a graph is rewritten to before a runtime computes it.
 
 use super::cuda::{self, Fused};
-use super::ir::{Element, Graph, Layout};
+use super::ir::Graph;
 use super::portable;
+use super::types::{Element, Layout};
 use crate::Result;
 
 /// The target of a rewrite: operators, with the precision and layout that go with them.

@@ -8,8 +8,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::ir::{Graph, Node, Origin, Value};
+use super::ir::{Graph, Node};
 use super::op::Op;
+use super::types::{Origin, Value};
 
 /// What a graph needs while it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,10 +15,13 @@ pub mod op;
 pub mod portable;
 mod proto;
 mod recompute;
+mod shape;
+pub mod types;
 pub mod write;
 
 pub use gradient::Forward;
-pub use ir::{Element, FeatureMap, Graph, Layout, Value};
+pub use ir::Graph;
 pub use kernel::KernelOp;
 pub use lowering::Lowering;
 pub use op::Op;
+pub use types::{Element, FeatureMap, Layout, Origin, Value, ValueInfo};

@@ -3,8 +3,9 @@
 //! Attention is computed in blocks of (image, head) pairs, so that no attention map of a whole clip is ever a value:
 //! at 64×64 positions one frame's eight heads take 256 MiB in half precision, sixteen frames would take 4 GiB.
 
-use super::ir::{FeatureMap, Graph, Layout, Node, Value};
+use super::ir::{Graph, Node};
 use super::op::Op;
+use super::types::{FeatureMap, Layout, Value};
 use crate::{Error, Result};
 
 /// Elements of one block of an attention map at most: eight heads of 4096 × 4096.

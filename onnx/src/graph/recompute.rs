@@ -6,8 +6,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::ir::{Graph, Node, Origin, Value};
+use super::ir::{Graph, Node};
 use super::op::Op;
+use super::types::{Origin, Value};
 use crate::Result;
 
 /// Tokens of a prompt, or frames of a clip, to which attention costs less than the products around it.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use prost::Message;
 
-use super::ir::{Element, Graph, Node, Origin, Value, ValueInfo};
+use super::ir::{Graph, Node};
 use super::kernel::{KernelOp, Launch};
 use super::memory;
 use super::op::Op;
@@ -12,6 +12,7 @@ use super::proto::{
     AttributeProto, DATA_LOCATION_EXTERNAL, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
     StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto, attribute_type,
 };
+use super::types::{Element, Origin, Value, ValueInfo};
 use crate::{Error, Result};
 
 const IR_VERSION: i64 = 10;

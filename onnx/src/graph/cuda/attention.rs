@@ -1,9 +1,10 @@
 //! Attention in one kernel, and its gradient with the map computed again, a frame at a time where maps are large.
 
-use super::super::ir::{Graph, Value};
+use super::super::ir::Graph;
 use super::super::kernel::KernelOp;
 use super::super::op::Op;
 use super::super::portable::{self, blocks, join_blocks, split_heads};
+use super::super::types::Value;
 use super::{Lowering, kernel};
 use crate::{Error, Result};
 

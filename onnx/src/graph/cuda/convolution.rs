@@ -1,9 +1,10 @@
 //! Convolutions of channels-last feature maps, their gradients at the input, and resizing.
 
-use super::super::ir::{FeatureMap, Graph, Layout, Value};
+use super::super::ir::Graph;
 use super::super::kernel::KernelOp;
 use super::super::op::Op;
 use super::super::portable::readers;
+use super::super::types::{FeatureMap, Layout, Value};
 use super::Lowering;
 use crate::Result;
 

@@ -11,10 +11,11 @@ mod norm;
 
 use std::collections::HashMap;
 
-use super::ir::{Element, Graph, Layout, Node, Value, ValueInfo};
+use super::ir::{Graph, Node};
 use super::kernel::KernelOp;
 use super::op::Op;
 use super::portable::{geglu_gradient, halves, keep, one, silu_gradient, softmax_gradient};
+use super::types::{Element, Layout, Value, ValueInfo};
 use crate::{Error, Result};
 
 /// Widths that `BiasSplitGelu` is compiled for.

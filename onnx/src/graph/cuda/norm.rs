@@ -1,9 +1,10 @@
 //! Norms, with the sums that stand before them, and their gradients.
 
-use super::super::ir::{Element, FeatureMap, Graph, Layout, Node, Value};
+use super::super::ir::{Graph, Node};
 use super::super::kernel::KernelOp;
 use super::super::op::Op;
 use super::super::portable;
+use super::super::types::{Element, FeatureMap, Layout, Value};
 use super::{Lowering, full, kernel, without_shift};
 use crate::Result;
 
