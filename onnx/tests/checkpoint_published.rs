@@ -188,7 +188,15 @@ fn motion_adapters_of_diffusers_are_motion_modules() {
     std::fs::create_dir(at("adapter")).unwrap();
     let file = write_safetensors(at("adapter/diffusion_pytorch_model.safetensors"), &module);
     assert_eq!(import(file).manifest.fingerprint, expected.fingerprint);
-    assert_eq!(import(at("adapter")).manifest.fingerprint, expected.fingerprint);
+    // Its configuration says what shapes do not tell.
+    std::fs::write(at("adapter/config.json"), r#"{"motion_num_attention_heads": 4, "motion_norm_num_groups": 32}"#)
+        .unwrap();
+    let manifest = import(at("adapter")).manifest;
+    assert_eq!(manifest.fingerprint, expected.fingerprint);
+    assert_eq!((manifest.unet.motion.unwrap().heads, expected.unet.motion.as_ref().unwrap().heads), (4, 8));
+    std::fs::write(at("adapter/config.json"), r#"{"motion_norm_num_groups": 16}"#).unwrap();
+    let text = refusal(&ImportOptions { motion_module: Some(at("adapter")), ..base(at("refused")) });
+    assert!(text.contains("motion_norm_num_groups is 16"), "{text}");
 
     // A LoRA in either naming adds the same.
     let name = "mid.motion_modules.0.temporal_transformer.transformer_blocks.0.attention_blocks.1";

@@ -84,6 +84,31 @@ pub struct SchedulerFile {
     pub schedule: ScheduleFile,
 }
 
+/// `config.json` of a motion adapter in diffusers' layout.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct AdapterFile {
+    /// Heads.
+    pub motion_num_attention_heads: Option<usize>,
+    /// Groups of the group norms, always 32.
+    pub motion_norm_num_groups: Option<usize>,
+}
+
+impl AdapterFile {
+    /// Refuses what the graphs do not compute.
+    ///
+    /// # Errors
+    /// When its norms have other groups.
+    pub fn check(&self, path: &Path) -> Result<()> {
+        match self.motion_norm_num_groups {
+            None | Some(32) => Ok(()),
+            Some(groups) => {
+                Err(Error::input(format!("motion_norm_num_groups is {groups}, only 32 is supported")).with_path(path))
+            }
+        }
+    }
+}
+
 /// AnimateDiff's model config.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]

@@ -290,8 +290,15 @@ fn read_config<T: serde::de::DeserializeOwned + Default>(path: Option<&Path>) ->
 
 /// Reads a motion module and puts its architecture into the UNet's.
 fn motion_module(path: &Path, file: &MotionFile, unet: &mut UnetConfig, warnings: &mut Vec<String>) -> Result<Tensors> {
-    let file_of_adapter = path.join("diffusion_pytorch_model.safetensors");
-    let path = if path.is_dir() { &file_of_adapter } else { path };
+    let mut file = file.clone();
+    let weights = if path.is_dir() { model::find_weights(path)? } else { path.to_path_buf() };
+    if path.is_dir() {
+        let told: config::AdapterFile = config::read_json(&path.join("config.json"))?;
+        told.check(&path.join("config.json"))?;
+        file.motion_module_kwargs.num_attention_heads =
+            file.motion_module_kwargs.num_attention_heads.or(told.motion_num_attention_heads);
+    }
+    let (path, file) = (weights.as_path(), &file);
     let set = Rc::new(TensorSet::open(path)?);
     let tensors = of_network(&set, "unet")?;
     let table = position_table(&set, file, warnings)?;

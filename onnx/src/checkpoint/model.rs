@@ -216,7 +216,11 @@ fn check_prediction(set: &TensorSet) -> Result<()> {
     }
 }
 
-fn find_weights(folder: &Path) -> Result<PathBuf> {
+/// The file with the weights in a folder of diffusers' layout.
+///
+/// # Errors
+/// When there is none.
+pub fn find_weights(folder: &Path) -> Result<PathBuf> {
     WEIGHTS.iter().map(|name| folder.join(name)).find(|path| path.is_file()).ok_or_else(|| {
         Error::input("no weights in this folder (diffusion_pytorch_model or model, .safetensors or .bin)")
             .with_path(folder)
