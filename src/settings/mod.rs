@@ -63,6 +63,7 @@ impl Settings {
     /// The first value that is out of range, with what is allowed.
     pub fn check(&self, manifest: &Manifest) -> Result<()> {
         let fail = |message: String| Err(Error::input(message));
+        manifest.motion()?;
         let model = Model::from(manifest);
         for setting in settings() {
             if let Some(value) = setting.get(self) {

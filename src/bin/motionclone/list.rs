@@ -29,6 +29,7 @@ struct Planned {
 pub fn run(args: Run, work: &mut Work) -> Result<()> {
     let bundle = args.engine.bundle.folder()?;
     let manifest = Manifest::read(&bundle)?;
+    manifest.motion()?;
     let terminal = &mut work.terminal;
     let configuration = Configuration::read(&args.inference_config, &mut |warning| terminal.warn(warning))?;
     let examples = Example::read_all(&args.examples, &mut |warning| terminal.warn(warning))?;
