@@ -40,12 +40,18 @@ impl Drop for TelemetryOff {
 /// A Unix process's variables are an array of `NAME=value` that ends with null, and `environ` points at it.
 #[cfg(unix)]
 mod variable {
-    use std::ffi::{CString, OsStr, c_char, c_int};
+    use std::ffi::{CStr, CString, OsStr, c_char, c_int};
     use std::os::unix::ffi::OsStrExt;
     use std::ptr;
+    use std::sync::Mutex;
     use std::sync::atomic::{AtomicPtr, Ordering};
 
+    use crate::sync::lock;
+
     type Entry = AtomicPtr<c_char>;
+
+    /// What was put into the environment and may still be read, so that it is not taken for lost.
+    static KEPT: Mutex<Vec<(&'static CStr, &'static [Entry])>> = Mutex::new(Vec::new());
 
     #[cfg(not(target_vendor = "apple"))]
     fn environ() -> *mut *mut *mut c_char {
@@ -74,7 +80,8 @@ mod variable {
     /// array under another thread's `getenv`; the copy and what it copies stay for ever.
     pub(super) fn set(name: &str, value: &str) {
         let (Ok(entry), start) = (CString::new(format!("{name}={value}")), format!("{name}=")) else { return };
-        let entry = entry.into_raw();
+        let text: &'static CStr = Box::leak(entry.into_boxed_c_str());
+        let entry = text.as_ptr().cast_mut();
         // SAFETY: `environ` is an aligned pointer that lives as long as the process; others access it as C does, by whole
         // words.
         let environ = unsafe { AtomicPtr::from_ptr(environ()) };
@@ -91,6 +98,7 @@ mod variable {
             let last = if copied.iter().any(|copy| is_variable(*copy)) { ptr::null_mut() } else { entry };
             let new: Vec<Entry> = kept.chain([last, ptr::null_mut()]).map(Entry::new).collect();
             let new: &'static [Entry] = Vec::leak(new);
+            lock(&KEPT).push((text, new));
             let place = new.as_ptr().cast_mut().cast::<*mut c_char>();
             if environ.compare_exchange(old, place, Ordering::AcqRel, Ordering::Relaxed).is_err() {
                 // Another thread has put its own array there; the copy is of an old one.
