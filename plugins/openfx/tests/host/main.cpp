@@ -176,8 +176,10 @@ static void parameters(const std::string& file, const std::string&) {
         CHECK(number(*effect, "seed") != seed && number(*effect, "seed") >= 0);
         plugin.set(*effect, "mode", 1);
         CHECK(effect->parameter("imageFile").properties.find(kOfxParamPropEnabled, 0)->i == 1);
+        // A quarter of the embedded model's steps.
+        plugin.set(*effect, "bundle", std::getenv("TEST_BUNDLE"));
         plugin.set(*effect, "quality", 0);
-        CHECK(number(*effect, "steps") == 25 && number(*effect, "guidanceSteps") == 12);
+        CHECK(number(*effect, "steps") == 6 && number(*effect, "guidanceSteps") == 4);
         plugin.destroy(effect);
     }
     plugin.unload();
