@@ -249,6 +249,7 @@ fn compare(tools: &Tools, model: &Path, out: &Path) -> Result<()> {
     run(clone)?;
     let mut files: Vec<PathBuf> =
         fs::read_dir(&frames).map_err(|_| failed(&frames))?.flatten().map(|entry| entry.path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "png"));
     files.sort();
     let mut wanted = Vec::new();
     for file in files {
