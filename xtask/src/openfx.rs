@@ -95,7 +95,9 @@ pub fn test(tools: &Tools, model: &Path) -> Result<()> {
     let (host, plain) = (work.join("host"), work.join("host-plain"));
     compile(&host, &["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"])?;
     compile(&plain, &[])?;
-    let library = target().join("release/libmotionclone.so");
+    // Apart from the embedded model that may lie beside the built one: scenarios name theirs, or test that there is none.
+    let library = work.join("engine/libmotionclone.so");
+    copy(&target().join("release/libmotionclone.so"), &library)?;
     let with = |mut command: Command, scenario: &str| {
         command.arg(&alone).arg(scenario).arg(&out);
         tools.apply(&mut command);
