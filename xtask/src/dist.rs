@@ -9,16 +9,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::openfx;
 use crate::setup::{self, Runtime};
 use crate::{Result, blender, cargo, copy, embedded, make_parent, output, root, run, target};
+use crate::{licences, openfx};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The number in the library's file name, that of the ABI.
 const ABI: &str = "0";
-
-/// Where the licences of everything inside lie in the tree.
-pub const LICENCES: &str = "share/doc/motionclone/licences";
 
 /// What is built and where it goes.
 pub struct Options {
@@ -153,7 +150,7 @@ fn copy_documents(tree: &Path, onnxruntime: &Path) -> Result<()> {
             copy(&entry.path(), &documents.join("examples").join(folder).join(entry.file_name()))?;
         }
     }
-    let licences = tree.join(LICENCES);
+    let licences = tree.join(licences::PLACE);
     let package = onnxruntime.parent().and_then(Path::parent).unwrap_or(Path::new("."));
     for file in ["LICENSE", "ThirdPartyNotices.txt"] {
         copy(&package.join(file), &licences.join("onnxruntime").join(file))?;

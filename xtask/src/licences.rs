@@ -6,6 +6,9 @@ use std::fs;
 
 use crate::{Result, cargo, output, root};
 
+/// Where the licences of everything inside lie in the tree.
+pub const PLACE: &str = "share/doc/motionclone/licences";
+
 /// Fails and names each dependency that no allowed licence covers.
 pub fn check() -> Result<()> {
     let path = root().join("deny.toml");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::setup::Tools;
-use crate::{Result, cargo, copy, dist, embedded, output, root, run, target};
+use crate::{Result, cargo, copy, embedded, licences, output, root, run, target};
 
 /// The folder of a bundle for this system, as hosts look for it.
 const PLATFORM: &str = if cfg!(target_arch = "x86_64") { "Linux-x86-64" } else { "Linux-aarch64" };
@@ -60,7 +60,7 @@ fn assemble(plugin: &Path, tree: &Path) -> Result<()> {
         copy(&root().join(file), &resources.join(file))?;
     }
     // The bundle is what people copy, so the licences of what is in it go along.
-    copy_folder(&tree.join(dist::LICENCES), &resources.join("licences"))?;
+    copy_folder(&tree.join(licences::PLACE), &resources.join("licences"))?;
     for file in ["README.md", "docs/parameters.svg"] {
         copy(&root().join("plugins/openfx").join(file), &bundle.with_file_name("").join(file))?;
     }

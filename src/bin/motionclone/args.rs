@@ -14,7 +14,7 @@ use motionclone::runtime::Device;
 use motionclone::settings::{Choices, Control, FrameRate, Model, Settings};
 use motionclone::{Error, Result};
 
-use crate::flags::SettingArgs;
+use crate::flags::{SettingArgs, size};
 use crate::terminal::ProgressFormat;
 
 /// Motion cloning: a new clip that moves like the one you give it.
@@ -430,15 +430,6 @@ fn scaled(text: &str) -> Result<(PathBuf, f32), String> {
         Some((_, scale)) if !scale.is_finite() => Err("the scale must be a number".into()),
         Some((path, scale)) => Ok((path.into(), scale)),
         None => Ok((text.into(), 1.0)),
-    }
-}
-
-/// `WxH`.
-pub fn size(text: &str) -> Result<(usize, usize), String> {
-    let (width, height) = text.split_once(['x', 'X', '×']).ok_or("must be like 512x512")?;
-    match (width.parse(), height.parse()) {
-        (Ok(width), Ok(height)) => Ok((width, height)),
-        _ => Err("must be like 512x512".into()),
     }
 }
 

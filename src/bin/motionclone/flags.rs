@@ -3,8 +3,6 @@
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, builder::ValueParser};
 use motionclone::settings::{Choices, Kind, Setting, Value, named, settings};
 
-use crate::args::size;
-
 /// The flag that stands for width and height.
 const SIZE: &str = "size";
 
@@ -86,5 +84,14 @@ impl<const EXTRACTION: bool> FromArgMatches for SettingArgs<EXTRACTION> {
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         *self = Self::from_arg_matches(matches)?;
         Ok(())
+    }
+}
+
+/// `WxH`.
+pub fn size(text: &str) -> Result<(usize, usize), String> {
+    let (width, height) = text.split_once(['x', 'X', '×']).ok_or("must be like 512x512")?;
+    match (width.parse(), height.parse()) {
+        (Ok(width), Ok(height)) => Ok((width, height)),
+        _ => Err("must be like 512x512".into()),
     }
 }
