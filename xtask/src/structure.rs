@@ -60,8 +60,10 @@ fn expand(text: &str, before: &[String], paths: &mut Vec<Vec<String>>) -> usize 
         if !word.is_empty() {
             words.push(word);
         }
-        if text[at..].starts_with("::{") {
-            at += 3;
+        // A group may stand right behind the beginning, too: `super::{a, b}`.
+        let group = if at == 0 { "{" } else { "::{" };
+        if text[at..].starts_with(group) {
+            at += group.len();
             loop {
                 at += text[at..].len() - text[at..].trim_start().len();
                 at += expand(&text[at..], &words, paths);
@@ -221,6 +223,7 @@ fn a_circle_is_found() {
     assert_eq!(circle(&imports), None);
     imports.extend([import("d", &["b"])]);
     assert_eq!(circle(&imports), Some(vec!["b".into(), "d".into()]));
+    assert_eq!(named("use super::{a, b::c};", "super::"), [vec!["a"], vec!["b", "c"]]);
     let code = "use crate::a::{self, b::{c, d as e}, f};\nlet x = crate::g::h(1);\nnotcrate::i::j;";
     let paths: Vec<String> = named(code, "crate::").iter().map(|path| path.join("::")).collect();
     assert_eq!(paths, ["a::self", "a::b::c", "a::b::d", "a::f", "g::h"]);

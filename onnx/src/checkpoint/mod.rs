@@ -10,6 +10,7 @@ mod architecture;
 mod config;
 mod convert;
 mod expected;
+mod formats;
 mod ldm;
 mod lora;
 mod merge;
